@@ -1,0 +1,1 @@
+//! Records, chat templates, tokenising, masks, packing and batches on the host.

@@ -1,0 +1,1 @@
+//! A model or dataset reference becomes local files at one revision.

@@ -1,0 +1,1 @@
+//! From config.json and safetensors to a model with adapters, and text out of it.

@@ -1,0 +1,3 @@
+//! Layers, and a Linear whose adapter is a field.
+
+pub mod lora;

@@ -1,0 +1,66 @@
+//! The hyperparameters of a run, each beside the enum that it chooses from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay ([Loshchilov & Hutter 2017](https://arxiv.org/abs/1711.05101)).
+    #[default]
+    Adamw,
+    /// Factored second moments ([Shazeer & Stern 2018](https://arxiv.org/abs/1804.04235)).
+    Adafactor,
+    /// The sign of an interpolated momentum ([Chen et al. 2023](https://arxiv.org/abs/2302.06675)).
+    Lion,
+    /// Stochastic gradient descent, with momentum where `beta1` is above 0.
+    Sgd,
+}
+
+/// An update rule with its constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerConfig {
+    /// Which rule.
+    pub kind: OptimizerKind,
+    /// Decay of the first moment (momentum of `sgd`).
+    pub beta1: f64,
+    /// Decay of the second moment (`adafactor` uses its own schedule).
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay (L2 for `sgd`).
+    pub weight_decay: f64,
+    /// `B` matrices learn at this multiple of the learning rate ([LoRA+](https://arxiv.org/abs/2402.12354)).
+    pub loraplus_lr_ratio: Option<f64>,
+}
+
+/// The learning rate's course after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrScheduler {
+    /// Stays.
+    Constant,
+    /// Falls to 0 in a line.
+    Linear,
+    /// Falls to 0 along half a cosine.
+    #[default]
+    Cosine,
+    /// Falls along half a cosine to a tenth of the peak.
+    CosineWithMin,
+    /// Warm-up, stable, decay: stays, then falls along half a cosine over the last tenth.
+    Wsd,
+}
+
+/// The learning rate over a whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleConfig {
+    /// Which course.
+    pub kind: LrScheduler,
+    /// The peak.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: usize,
+    /// Optimizer steps of the whole run.
+    pub total_steps: usize,
+}

@@ -1,0 +1,3 @@
+//! The one loop: objective, optimizer, schedule, checkpoints, evaluation, metrics.
+
+pub mod config;
