@@ -47,7 +47,7 @@ pub enum LoraInit {
     /// `A ~ U(-1/sqrt(in), 1/sqrt(in))`, as peft does.
     #[default]
     Default,
-    /// `A ~ N(0, 1/r)`.
+    /// `A ~ N(0, 1/r^2)`, as peft does.
     Gaussian,
 }
 

@@ -1,0 +1,177 @@
+//! A linear layer whose adapter is a field.
+
+use burn::tensor::{DType, Tensor, TensorData};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rankine_ops as ops;
+
+use crate::lora::LoraInit;
+use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
+
+/// `y = x W^T + bias`, and whatever the adapter adds.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// [out, in], as checkpoints store it.
+    pub weight: Parameter<2>,
+    /// [out].
+    pub bias: Option<Parameter<1>>,
+    /// What is trained beside the weight.
+    pub adapter: Option<Adapter>,
+}
+
+/// What is trained beside a frozen weight. A new method is a variant here.
+#[derive(Debug, Clone)]
+pub enum Adapter {
+    /// A low-rank update.
+    Lora(Lora),
+    /// A low-rank update of the direction and a magnitude for each output.
+    Dora(Dora),
+}
+
+/// `s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).
+#[derive(Debug, Clone)]
+pub struct Lora {
+    /// `A` [r, in].
+    pub lora_a: Parameter<2>,
+    /// `B` [out, r].
+    pub lora_b: Parameter<2>,
+    /// `s`.
+    pub scale: f64,
+    /// Share of the adapter's inputs zeroed in training.
+    pub dropout: f64,
+}
+
+/// `W' = m (W + s B A) / ||W + s B A||`, the norm over each row and constant in the backward pass
+/// ([Liu et al. 2024](https://arxiv.org/abs/2402.09353), section 4.3; `peft/tuners/lora/dora.py`).
+#[derive(Debug, Clone)]
+pub struct Dora {
+    /// The direction's update.
+    pub lora: Lora,
+    /// `m` [out].
+    pub magnitude: Parameter<1>,
+}
+
+impl Linear {
+    /// A frozen layer without an adapter.
+    pub fn frozen(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        Self { weight: Parameter::Frozen(weight), bias: bias.map(Parameter::Frozen), adapter: None }
+    }
+
+    /// # Shapes
+    /// `x` [n, in] in f32; returns [n, out] in f32.
+    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let weight = self.weight.value(pass);
+        let bias = self.bias.as_ref().map(|bias| bias.value(pass));
+        match &self.adapter {
+            None => ops::linear(x, weight, bias),
+            Some(Adapter::Lora(lora)) => ops::linear(x.clone(), weight, bias) + lora.forward(x, pass),
+            Some(Adapter::Dora(dora)) => dora.forward(x, weight, bias, pass),
+        }
+    }
+
+    /// [out, in].
+    pub fn dims(&self) -> [usize; 2] {
+        match &self.weight {
+            Parameter::Frozen(weight) | Parameter::Trained(weight) => weight.dims(),
+        }
+    }
+}
+
+impl Lora {
+    /// A new adapter of `layer` with `B = 0`; `a` holds the values of `A` [r, in].
+    pub fn new(layer: &Linear, r: usize, scale: f64, dropout: f64, a: Vec<f32>) -> Self {
+        let [out, input] = layer.dims();
+        let device = layer.weight.plain().device();
+        Self {
+            lora_a: Parameter::trained(Tensor::from_data(TensorData::new(a, [r, input]), &device)),
+            lora_b: Parameter::trained(Tensor::zeros([out, r], &device)),
+            scale,
+            dropout,
+        }
+    }
+
+    /// # Shapes
+    /// `x` [n, in]; returns [n, out].
+    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        let (a, b) = (self.lora_a.value(pass), self.lora_b.value(pass));
+        let x = match pass {
+            Pass::Train(noise) => noise.dropout(x, self.dropout),
+            Pass::Infer => x,
+        };
+        ops::low_rank(x, a, b, self.scale)
+    }
+}
+
+impl Dora {
+    /// The magnitude starts as the row norm of the adapted weight, so that nothing changes at first.
+    pub fn new(layer: &Linear, lora: Lora) -> Self {
+        let norm = ops::dora_row_norm(layer.weight.plain(), lora.lora_a.plain(), lora.lora_b.plain(), lora.scale);
+        Self { lora, magnitude: Parameter::trained(norm) }
+    }
+
+    /// With dropout the adapter's whole share, `(m / norm - 1) x W^T` included, sees the dropped-out input, as in peft.
+    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, pass: &mut Pass) -> Tensor<2> {
+        let lora = &self.lora;
+        let (a, b) = (lora.lora_a.value(pass), lora.lora_b.value(pass));
+        // From plain tensors: the norm is a constant of the backward pass.
+        let norm = ops::dora_row_norm(weight.clone().inner(), a.clone().inner(), b.clone().inner(), lora.scale);
+        let ratio = (self.magnitude.value(pass) / norm).unsqueeze::<2>(); // [1, out]
+        let output = match pass {
+            Pass::Train(noise) if lora.dropout > 0.0 => {
+                let dropped = noise.dropout(x.clone(), lora.dropout);
+                let share = ops::linear(dropped.clone(), weight.clone(), None);
+                let update = ops::low_rank(dropped, a, b, lora.scale);
+                ops::linear(x, weight, None) + ratio.clone().sub_scalar(1.0) * share + ratio * update
+            }
+            _ => (ops::linear(x.clone(), weight, None) + ops::low_rank(x, a, b, lora.scale)) * ratio,
+        };
+        match bias {
+            Some(bias) => output + bias.cast(DType::F32).unsqueeze::<2>(),
+            None => output,
+        }
+    }
+}
+
+/// The values of a new `A` [r, in]: `U(-1/sqrt(in), 1/sqrt(in))`, or `N(0, 1/r^2)`, as peft starts them.
+pub fn initial_a(r: usize, input: usize, init: LoraInit, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    match init {
+        LoraInit::Default => {
+            let bound = 1.0 / (input as f32).sqrt();
+            (0..r * input).map(|_| rng.random_range(-bound..bound)).collect()
+        }
+        LoraInit::Gaussian => {
+            let deviation = 1.0 / r as f32;
+            (0..r * input).map(|_| deviation * standard_normal(rng)).collect()
+        }
+    }
+}
+
+/// One draw of `N(0, 1)` (Box-Muller).
+pub fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
+    radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
+}
+
+impl Parameters for Linear {
+    fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        f(&format!("{prefix}.weight"), ParameterMut::Matrix(&mut self.weight));
+        if let Some(bias) = &mut self.bias {
+            f(&format!("{prefix}.bias"), ParameterMut::Vector(bias));
+        }
+        match &mut self.adapter {
+            None => {}
+            Some(Adapter::Lora(lora)) => lora.visit(prefix, f),
+            Some(Adapter::Dora(dora)) => {
+                dora.lora.visit(prefix, f);
+                f(&format!("{prefix}.lora_magnitude_vector"), ParameterMut::Vector(&mut dora.magnitude));
+            }
+        }
+    }
+}
+
+impl Parameters for Lora {
+    fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        f(&format!("{prefix}.lora_A.weight"), ParameterMut::Matrix(&mut self.lora_a));
+        f(&format!("{prefix}.lora_B.weight"), ParameterMut::Matrix(&mut self.lora_b));
+    }
+}

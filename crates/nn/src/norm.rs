@@ -1,0 +1,29 @@
+//! Root-mean-square normalisation.
+
+use burn::tensor::Tensor;
+use rankine_ops as ops;
+
+use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
+
+/// `y = w * x / sqrt(mean(x^2) + eps)` ([Zhang & Sennrich 2019](https://arxiv.org/abs/1910.07467)).
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    /// [d].
+    pub weight: Parameter<1>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl RmsNorm {
+    /// # Shapes
+    /// `x` [.., d]; returns [.., d].
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+        ops::rms_norm(x, self.weight.value(pass), self.eps)
+    }
+}
+
+impl Parameters for RmsNorm {
+    fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        f(&format!("{prefix}.weight"), ParameterMut::Vector(&mut self.weight));
+    }
+}

@@ -1,0 +1,72 @@
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+
+use crate::linear;
+
+/// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
+///
+/// It is divided once, at the optimizer step, by the tokens of the whole global batch.
+#[derive(Debug, Clone)]
+pub struct LossSum {
+    /// The summed negative log-likelihood in nats, [1], outside the graph.
+    pub sum: Tensor<1>,
+    /// What to run backward through, [1]: its gradient is the sum's. Its value may differ.
+    pub objective: Tensor<1>,
+    /// Tokens in the sum.
+    pub tokens: usize,
+}
+
+/// Rows of logits held at once: `CHUNK * v` values.
+const CHUNK: usize = 256;
+
+/// Summed cross-entropy of a frozen head, without ever holding all logits: for each chunk of rows the logits, the
+/// loss and `dH = softmax(h W^T) W - W[target]` are computed together, and only `dH` is kept
+/// (after [Cut Your Losses](https://arxiv.org/abs/2411.09009) and Liger's fused linear cross-entropy).
+///
+/// # Shapes
+/// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n.
+pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
+    let device = hidden.device().inner();
+    let [n, _] = hidden.dims();
+    let plain = hidden.clone().inner();
+    let mut sum: Option<Tensor<1>> = None;
+    let mut gradients = Vec::with_capacity(n.div_ceil(CHUNK));
+    for start in (0..n).step_by(CHUNK) {
+        let rows = CHUNK.min(n - start);
+        let target = indices(&targets[start..start + rows], &device);
+        let logits = linear(plain.clone().narrow(0, start, rows), weight.clone(), None); // [rows, v]
+        let log_probabilities = log_softmax(logits, 1); // [rows, v]
+        let picked = log_probabilities.clone().gather(1, target.clone().unsqueeze_dim(1)); // [rows, 1]
+        let loss = picked.sum().neg();
+        sum = Some(sum.map_or(loss.clone(), |sum| sum + loss));
+        if hidden.is_tracked() {
+            let probabilities = log_probabilities.exp();
+            let dtype = weight.dtype();
+            let expected = probabilities.cast(dtype).matmul(weight.clone()).cast(burn::tensor::DType::F32);
+            let observed = weight.clone().select(0, target).cast(burn::tensor::DType::F32);
+            gradients.push(expected - observed); // [rows, d]
+        }
+    }
+    let sum = sum.unwrap_or_else(|| Tensor::zeros([1], &device));
+    let objective = if gradients.is_empty() {
+        sum.clone()
+    } else {
+        (hidden * Tensor::cat(gradients, 0)).sum()
+    };
+    LossSum { sum, objective, tokens: n }
+}
+
+/// Summed cross-entropy of given logits, differentiated by the framework: for a head that is itself trained.
+///
+/// # Shapes
+/// `logits` [n, v] in f32, `targets` n.
+pub fn cross_entropy(logits: Tensor<2>, targets: &[i64]) -> LossSum {
+    let device = logits.device().inner();
+    let target = indices(targets, &device).unsqueeze_dim(1); // [n, 1]
+    let target = if logits.is_autodiff() { target.autodiff() } else { target };
+    let objective = log_softmax(logits, 1).gather(1, target).sum().neg();
+    LossSum { sum: objective.clone().inner(), objective, tokens: targets.len() }
+}
+
+fn indices(targets: &[i64], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(targets.to_vec(), [targets.len()]), device)
+}
