@@ -64,3 +64,34 @@ pub struct ScheduleConfig {
     /// Optimizer steps of the whole run.
     pub total_steps: usize,
 }
+
+impl ScheduleConfig {
+    /// The learning rate of optimizer step `step`, counted from 0 (`optimization.py` in transformers).
+    pub fn rate(&self, step: usize) -> f64 {
+        self.learning_rate * self.multiplier(step)
+    }
+
+    fn multiplier(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return step as f64 / self.warmup_steps.max(1) as f64;
+        }
+        let left = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let progress = ((step - self.warmup_steps) as f64 / left).min(1.0);
+        let cosine = |progress: f64| 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        match self.kind {
+            LrScheduler::Constant => 1.0,
+            LrScheduler::Linear => 1.0 - progress,
+            LrScheduler::Cosine => cosine(progress),
+            LrScheduler::CosineWithMin => MIN_SHARE + (1.0 - MIN_SHARE) * cosine(progress),
+            LrScheduler::Wsd => {
+                let decay = (self.total_steps / 10).max(1);
+                let stable = self.total_steps.saturating_sub(decay).max(self.warmup_steps);
+                let progress = step.saturating_sub(stable) as f64 / decay as f64;
+                cosine(progress.min(1.0))
+            }
+        }
+    }
+}
+
+/// Share of the peak at which `cosine-with-min` ends.
+const MIN_SHARE: f64 = 0.1;

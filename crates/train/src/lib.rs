@@ -1,3 +1,12 @@
 //! The one loop: objective, optimizer, schedule, checkpoints, evaluation, metrics.
 
+pub mod artifact;
+pub mod checkpoint;
 pub mod config;
+pub mod evaluate;
+pub mod event;
+pub mod gradients;
+pub mod objective;
+pub mod optimizer;
+pub mod run;
+mod metrics;

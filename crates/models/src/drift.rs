@@ -1,0 +1,55 @@
+//! How far two models' logits are apart.
+
+use rankine_nn::parameter::Pass;
+use serde::Serialize;
+
+use crate::model::{Model, Tokens, to_host};
+
+/// The difference between two models over some documents.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Drift {
+    /// The largest difference of one logit.
+    pub max_abs: f32,
+    /// The largest logit of the reference, for scale.
+    pub max_logit: f32,
+    /// Positions whose likeliest token is the same, of all.
+    pub same_argmax: usize,
+    /// Positions compared.
+    pub positions: usize,
+}
+
+/// Compares the logits of `model` with those of `reference` on whole documents.
+///
+/// NaN or infinite logits give an infinite difference.
+pub fn drift(reference: &Model, model: &Model, documents: &[Vec<u32>]) -> Drift {
+    let mut drift = Drift { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0 };
+    for document in documents.iter().filter(|document| !document.is_empty()) {
+        let expected = logits(reference, document);
+        let found = logits(model, document);
+        let vocab = expected.len() / document.len();
+        for (expected, found) in expected.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
+            drift.positions += 1;
+            drift.same_argmax += usize::from(argmax(expected) == argmax(found));
+            for (expected, found) in expected.iter().zip(found) {
+                let apart = (expected - found).abs();
+                drift.max_abs = drift.max_abs.max(if apart.is_nan() { f32::INFINITY } else { apart });
+                drift.max_logit = drift.max_logit.max(expected.abs());
+            }
+        }
+    }
+    drift
+}
+
+/// The logits of every position of one document, [t * v].
+pub fn logits(model: &Model, document: &[u32]) -> Vec<f32> {
+    let position_ids: Vec<u32> = (0..document.len() as u32).collect();
+    let segment_ids = vec![1; document.len()];
+    let tokens = Tokens { rows: 1, input_ids: document, position_ids: &position_ids, segment_ids: &segment_ids };
+    let mut pass = Pass::Infer;
+    let hidden = model.hidden(&tokens, &mut pass);
+    to_host(model.logits(hidden, &mut pass))
+}
+
+fn argmax(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).reduce(|best, index| if logits[index] > logits[best] { index } else { best })
+}

@@ -1,0 +1,415 @@
+//! The decoder: a base model loaded onto a device, and its forward pass.
+
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use half::{bf16, f16};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rankine_nn::cache::LayerCache;
+use rankine_nn::decoder_layer::{Attention, DecoderLayer, Mlp, Places};
+use rankine_nn::embedding::Embedding;
+use rankine_nn::linear::{Linear, standard_normal};
+use rankine_nn::norm::RmsNorm;
+use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
+use rankine_ops::{self as ops, AttentionMask};
+use thiserror::Error;
+
+use crate::config::{ConfigError, DecoderConfig, TensorSpec};
+use crate::weights::{StoredDtype, WeightFiles, WeightsError, decode_into};
+
+/// A causal language model with whatever adapter was attached to it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its shape.
+    pub config: DecoderConfig,
+    /// Everything below the head, under the checkpoint's prefix `model`.
+    pub model: Decoder,
+    /// The head; `None` where it is the embedding table.
+    pub lm_head: Option<Linear>,
+    frequencies: Vec<f32>,
+    device: Device,
+}
+
+/// Embeddings, layers and the last norm.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// [v, d].
+    pub embed_tokens: Embedding,
+    /// In order.
+    pub layers: Vec<DecoderLayer>,
+    /// After the last layer.
+    pub norm: RmsNorm,
+}
+
+/// Tokens laid out in rows, as a batch of one or more documents each.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens<'a> {
+    /// Rows `b`.
+    pub rows: usize,
+    /// [b * t].
+    pub input_ids: &'a [u32],
+    /// [b * t], from 0 in each document.
+    pub position_ids: &'a [u32],
+    /// [b * t]: the document of each token within its row; 0 is padding.
+    pub segment_ids: &'a [u32],
+}
+
+/// Keys and values of every layer, for one sequence.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+}
+
+/// In which dtype the frozen base is held. Adapters, norms, the residual stream and the loss are always f32.
+pub type BaseDtype = StoredDtype;
+
+impl Model {
+    /// Loads a model folder: `config.json` beside one or more safetensors files.
+    ///
+    /// # Errors
+    /// A config that is not supported, weight files that cannot be read, and every missing, surplus or misshapen
+    /// tensor, before any is read.
+    pub fn load(folder: &Path, dtype: BaseDtype, device: &Device) -> Result<Self, ModelError> {
+        let config = DecoderConfig::from_folder(folder)?;
+        let files = WeightFiles::open(folder)?;
+        check_tensors(folder, &config, &files)?;
+        Ok(Self::build(config, device, &mut |spec| {
+            let Some(stored) = files.get(&spec.name) else {
+                unreachable!("check_tensors found {} in the files", spec.name)
+            };
+            let mut values = vec![0.0; spec.shape.iter().product()];
+            decode_into(stored.dtype, stored.bytes, &mut values);
+            Source { values, dtype: if spec.shape.len() == 1 { StoredDtype::F32 } else { dtype } }
+        }))
+    }
+
+    /// A new model for pretraining: `N(0, initializer_range^2)`, norms 1, biases 0, as transformers starts one.
+    pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let deviation = config.initializer_range as f32;
+        Self::build(config, device, &mut |spec| {
+            let count = spec.shape.iter().product();
+            let values = match spec.shape.len() {
+                1 if spec.name.ends_with(".bias") => vec![0.0; count],
+                1 => vec![1.0; count],
+                _ => (0..count).map(|_| deviation * standard_normal(&mut rng)).collect(),
+            };
+            Source { values, dtype: StoredDtype::F32 }
+        })
+    }
+
+    fn build(config: DecoderConfig, device: &Device, source: &mut dyn FnMut(&TensorSpec) -> Source) -> Self {
+        let mut build = Builder { device, source };
+        let (d, h) = (config.hidden_size, config.num_attention_heads);
+        let weight = build.matrix("model.embed_tokens.weight", [config.vocab_size, d]);
+        let embed_tokens = Embedding { weight: Parameter::Frozen(weight), adapter: None };
+        let mut linears = Vec::with_capacity(7 * config.num_hidden_layers + 1);
+        for module in config.linear_modules() {
+            if module.path == "lm_head" && config.tie_word_embeddings {
+                continue;
+            }
+            let weight = build.matrix(&format!("{}.weight", module.path), [module.out_features, module.in_features]);
+            let bias = config
+                .has_bias(&module.path)
+                .then(|| build.vector(&format!("{}.bias", module.path), module.out_features));
+            linears.push(Linear::frozen(weight, bias));
+        }
+        let mut linears = linears.into_iter();
+        let mut next = || linears.next().unwrap_or_else(|| unreachable!("one linear layer for each module"));
+        let eps = config.rms_norm_eps;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            let mut norm = |name: &str, width: usize| RmsNorm {
+                weight: Parameter::Frozen(build.vector(&format!("model.layers.{index}.{name}.weight"), width)),
+                eps,
+            };
+            layers.push(DecoderLayer {
+                input_layernorm: norm("input_layernorm", d),
+                post_attention_layernorm: norm("post_attention_layernorm", d),
+                self_attn: Attention {
+                    q_proj: next(),
+                    k_proj: next(),
+                    v_proj: next(),
+                    o_proj: next(),
+                    q_norm: config.qk_norm.then(|| norm("self_attn.q_norm", config.head_dim)),
+                    k_norm: config.qk_norm.then(|| norm("self_attn.k_norm", config.head_dim)),
+                    num_attention_heads: h,
+                    num_key_value_heads: config.num_key_value_heads,
+                    head_dim: config.head_dim,
+                },
+                mlp: Mlp { gate_proj: next(), up_proj: next(), down_proj: next() },
+            });
+        }
+        let norm = RmsNorm { weight: Parameter::Frozen(build.vector("model.norm.weight", d)), eps };
+        let lm_head = (!config.tie_word_embeddings).then(next);
+        let frequencies = config.rope.frequencies(config.head_dim);
+        Self { config, model: Decoder { embed_tokens, layers, norm }, lm_head, frequencies, device: device.clone() }
+    }
+
+    /// The hidden states after the last norm.
+    ///
+    /// # Shapes
+    /// Returns [b * t, d] in f32.
+    pub fn hidden(&self, tokens: &Tokens<'_>, pass: &mut Pass) -> Tensor<2> {
+        self.hidden_with(tokens, pass, &mut |_, _| {}, None)
+    }
+
+    /// As [`Self::hidden`]; `noise` [b * t, d] is added to the embeddings (NEFTune), and `seen` is shown the
+    /// embeddings (0) and each layer's output (1 and on).
+    pub fn hidden_with(
+        &self,
+        tokens: &Tokens<'_>,
+        pass: &mut Pass,
+        seen: &mut dyn FnMut(usize, &Tensor<2>),
+        noise: Option<Tensor<2>>,
+    ) -> Tensor<2> {
+        let mut x = self.embed(tokens.input_ids, pass);
+        if let Some(noise) = noise {
+            x = x + noise;
+        }
+        seen(0, &x);
+        let places = self.places(tokens.position_ids, tokens.rows);
+        let mut masks: Vec<(Option<usize>, AttentionMask)> = Vec::new();
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let window = self.config.sliding_window[index];
+            if !masks.iter().any(|(held, _)| *held == window) {
+                let mask = AttentionMask::from_segments(tokens.segment_ids, tokens.rows, window, &self.device);
+                masks.push((window, mask));
+            }
+            let mask = masks.iter().find(|(held, _)| *held == window).map(|(_, mask)| mask);
+            x = layer.forward(x, &places, mask, None, pass);
+            seen(index + 1, &x);
+        }
+        self.model.norm.forward(x, pass)
+    }
+
+    /// The hidden states of new tokens of one sequence, after those that `cache` holds.
+    ///
+    /// # Shapes
+    /// Returns [t, d] in f32.
+    pub fn extend(&self, input_ids: &[u32], cache: &mut Cache) -> Tensor<2> {
+        let mut pass = Pass::Infer;
+        let past = cache.len();
+        let position_ids: Vec<u32> = (past as u32..(past + input_ids.len()) as u32).collect();
+        let mut x = self.embed(input_ids, &pass);
+        let places = self.places(&position_ids, 1);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let window = self.config.sliding_window[index];
+            let mask = AttentionMask::after_cache(past, input_ids.len(), window, &self.device);
+            x = layer.forward(x, &places, mask.as_ref(), Some(&mut cache.layers[index]), &mut pass);
+        }
+        self.model.norm.forward(x, &pass)
+    }
+
+    /// The logits of hidden states.
+    ///
+    /// # Shapes
+    /// `hidden` [n, d]; returns [n, v] in f32.
+    pub fn logits(&self, hidden: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden, pass),
+            None => ops::linear(hidden, self.model.embed_tokens.weight.value(pass), None),
+        }
+    }
+
+    /// The head's weight [v, d] where nothing of the head is trained, so that the loss needs no logits in the graph.
+    pub fn frozen_head(&self) -> Option<&Tensor<2>> {
+        let weight = match &self.lm_head {
+            Some(head) if head.adapter.is_none() && head.bias.is_none() => &head.weight,
+            Some(_) => return None,
+            None => &self.model.embed_tokens.weight,
+        };
+        match weight {
+            Parameter::Frozen(weight) => Some(weight),
+            Parameter::Trained(_) => None,
+        }
+    }
+
+    /// An empty cache for one sequence.
+    pub fn cache(&self) -> Cache {
+        Cache { layers: vec![LayerCache::default(); self.model.layers.len()] }
+    }
+
+    /// Where it lives, outside the graph.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Calls `f` on every linear layer with its path, the head included where it is not tied.
+    pub fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
+        for (index, layer) in self.model.layers.iter_mut().enumerate() {
+            for (name, linear) in layer.linears_mut() {
+                f(&format!("model.layers.{index}.{name}"), linear);
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            f("lm_head", head);
+        }
+    }
+
+    /// The trained tensors, by name, copied to the host.
+    pub fn trained_tensors(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.host_tensors(true)
+    }
+
+    /// Every tensor, by name, copied to the host.
+    pub fn all_tensors(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.host_tensors(false)
+    }
+
+    fn host_tensors(&self, trained_only: bool) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let mut tensors = Vec::new();
+        // Tensors are handles: the clone shares every weight.
+        self.clone().visit("", &mut |name, parameter| {
+            if trained_only && !parameter.is_trained() {
+                return;
+            }
+            let (shape, values) = match parameter {
+                ParameterMut::Vector(parameter) => host(parameter.plain()),
+                ParameterMut::Matrix(parameter) => host(parameter.plain()),
+            };
+            tensors.push((name.to_owned(), shape, values));
+        });
+        tensors
+    }
+
+    fn embed(&self, input_ids: &[u32], pass: &Pass) -> Tensor<2> {
+        let ids: Vec<i64> = input_ids.iter().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [input_ids.len()]), &self.device);
+        self.model.embed_tokens.forward(ids, pass)
+    }
+
+    fn places(&self, position_ids: &[u32], rows: usize) -> Places {
+        let (cos, sin) = ops::rotary_angles(&self.frequencies, position_ids, rows, &self.device);
+        Places { rows, cos, sin }
+    }
+}
+
+impl Cache {
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    /// Whether nothing was seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Parameters for Model {
+    /// `prefix` is empty for a checkpoint's own names.
+    fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        let dot = if prefix.is_empty() { "" } else { "." };
+        let base = format!("{prefix}{dot}model");
+        self.model.embed_tokens.visit(&format!("{base}.embed_tokens"), f);
+        for (index, layer) in self.model.layers.iter_mut().enumerate() {
+            layer.visit(&format!("{base}.layers.{index}"), f);
+        }
+        self.model.norm.visit(&format!("{base}.norm"), f);
+        if let Some(head) = &mut self.lm_head {
+            head.visit(&format!("{prefix}{dot}lm_head"), f);
+        }
+    }
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<f32>) {
+    (tensor.dims().to_vec(), to_host(tensor))
+}
+
+/// A tensor's values in row-major order, as f32.
+pub fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.cast(DType::F32).into_data();
+    data.try_into_vec().unwrap_or_else(|_| unreachable!("cast to f32 just before"))
+}
+
+/// A tensor's values and the dtype that it is held in.
+struct Source {
+    values: Vec<f32>,
+    dtype: StoredDtype,
+}
+
+struct Builder<'a> {
+    device: &'a Device,
+    source: &'a mut dyn FnMut(&TensorSpec) -> Source,
+}
+
+impl Builder<'_> {
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Tensor<2> {
+        self.tensor(name, shape)
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Tensor<1> {
+        self.tensor(name, [width])
+    }
+
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
+        let source = (self.source)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
+        match source.dtype {
+            StoredDtype::F32 => {
+                Tensor::from_data(TensorData::new(source.values, shape), (self.device, DType::F32))
+            }
+            StoredDtype::F16 => {
+                let values: Vec<f16> = source.values.into_iter().map(f16::from_f32).collect();
+                Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F16))
+            }
+            StoredDtype::BF16 => {
+                let values: Vec<bf16> = source.values.into_iter().map(bf16::from_f32).collect();
+                Tensor::from_data(TensorData::new(values, shape), (self.device, DType::BF16))
+            }
+        }
+    }
+}
+
+/// A model that cannot be loaded.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// `config.json`.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weight files.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Tensors that are not what `config.json` calls for.
+    #[error("{folder}: the weights do not fit config.json:\n  {}", faults.join("\n  "))]
+    Tensors {
+        /// The model folder.
+        folder: String,
+        /// A sentence for each tensor.
+        faults: Vec<String>,
+    },
+}
+
+/// Compares what `config.json` calls for with what the files hold.
+fn check_tensors(folder: &Path, config: &DecoderConfig, files: &WeightFiles) -> Result<(), ModelError> {
+    let specs = config.tensors();
+    let mut faults = Vec::new();
+    for spec in &specs {
+        match files.get(&spec.name) {
+            None => faults.push(format!("{}: missing; shape {:?} is expected", spec.name, spec.shape)),
+            Some(stored) if stored.shape != spec.shape => {
+                faults.push(format!("{}: shape {:?} is expected, {:?} was found", spec.name, spec.shape, stored.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let known: std::collections::HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    for name in files.names().filter(|name| !known.contains(name)) {
+        // Older checkpoints carry the rotary table, and some tied ones a second copy of the head.
+        let harmless = name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings);
+        if !harmless {
+            faults.push(format!("{name}: not a tensor of this architecture ({})", config.model_type));
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    const SHOWN: usize = 20;
+    if faults.len() > SHOWN {
+        let more = faults.len() - SHOWN;
+        faults.truncate(SHOWN);
+        faults.push(format!("and {more} more"));
+    }
+    Err(ModelError::Tensors { folder: folder.display().to_string(), faults })
+}

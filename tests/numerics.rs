@@ -1,0 +1,4 @@
+#[path="numerics/golden.rs"]
+mod golden;
+#[path="numerics/models.rs"]
+mod models;
