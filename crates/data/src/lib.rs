@@ -1,1 +1,43 @@
 //! Records, chat templates, tokenising, masks, packing and batches on the host.
+//!
+//! ```text
+//! DatasetConfig --read_dataset--> Dataset --tokenize--> Example --Loader--> GlobalBatch
+//! ```
+//!
+//! Files become [`Record`]s that know their file and line; [`TextTokenizer`] and its [`ChatTemplate`] make
+//! [`Example`]s of them, token ids with labels; [`Loader`] gives these in a seeded order, packed or padded, and
+//! goes on from any [`Cursor`]. There are no tensors here.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
+
+mod batch;
+mod cache;
+mod convert;
+mod dataset;
+mod error;
+mod example;
+mod files;
+mod glob;
+mod loader;
+mod messages;
+mod order;
+mod packing;
+mod parquet_file;
+mod reader;
+mod record;
+mod spans;
+mod special;
+mod split;
+mod template;
+mod tokenizer;
+
+pub use batch::Batch;
+pub use cache::tokenize_cached;
+pub use dataset::{DatasetConfig, FieldNames, RecordType, read_dataset};
+pub use error::{DataError, Fault, Faults};
+pub use example::{Example, IGNORED, TokenizeConfig, TokenizeReport, Tokenized, TrainOn, tokenize};
+pub use loader::{Cursor, EpochPlan, GlobalBatch, Loader, LoaderConfig};
+pub use record::{Content, Dataset, Record, RecordSource};
+pub use split::{ValSize, split_validation};
+pub use template::{ChatTemplate, Rendered, TemplateError};
+pub use tokenizer::{Encoded, SpecialTokens, TextTokenizer};

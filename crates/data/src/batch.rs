@@ -1,0 +1,136 @@
+//! Rows of tokens as a training step takes them, still on the host.
+
+use crate::example::{Example, IGNORED};
+use crate::record::RecordSource;
+
+/// `rows` rows of `length` tokens, row after row.
+///
+/// # Shapes
+/// `input_ids`, `labels`, `position_ids` and `segment_ids` are [rows, length].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: usize,
+    /// Tokens of a row, padding included.
+    pub length: usize,
+    /// Tokens; the padding token behind the last document of a row.
+    pub input_ids: Vec<u32>,
+    /// The token itself where it is trained on, else [`IGNORED`]. Not shifted: what predicts the label at t is
+    /// the output at t - 1. The first label of every document is ignored, as nothing before it may predict it.
+    pub labels: Vec<i64>,
+    /// Place within the document, from 0 for each; 0 for padding.
+    pub position_ids: Vec<u32>,
+    /// 1, 2, ... for the documents of a row, 0 for padding.
+    pub segment_ids: Vec<u32>,
+    /// The records of the documents, in the order of rows and segments.
+    pub sources: Vec<RecordSource>,
+}
+
+impl Batch {
+    /// One row for each list of documents, filled up to the longest.
+    pub fn from_examples(rows: &[Vec<&Example>], pad_id: u32) -> Self {
+        let tokens = |row: &Vec<&Example>| {
+            row.iter()
+                .map(|example| example.input_ids.len())
+                .sum::<usize>()
+        };
+        let length = rows.iter().map(tokens).max().unwrap_or_default();
+        let size = rows.len() * length;
+        let mut batch = Self {
+            rows: rows.len(),
+            length,
+            input_ids: Vec::with_capacity(size),
+            labels: Vec::with_capacity(size),
+            position_ids: Vec::with_capacity(size),
+            segment_ids: Vec::with_capacity(size),
+            sources: Vec::with_capacity(rows.len()),
+        };
+        for (index, row) in rows.iter().enumerate() {
+            for (segment, example) in (1u32..).zip(row) {
+                let first = batch.labels.len();
+                batch.input_ids.extend(&example.input_ids);
+                batch.labels.extend(&example.labels);
+                if let Some(label) = batch.labels.get_mut(first) {
+                    *label = IGNORED;
+                }
+                batch
+                    .position_ids
+                    .extend((0u32..).take(example.input_ids.len()));
+                batch
+                    .segment_ids
+                    .extend(std::iter::repeat_n(segment, example.input_ids.len()));
+                batch.sources.push(example.source.clone());
+            }
+            let end = (index + 1) * length;
+            batch.input_ids.resize(end, pad_id);
+            batch.labels.resize(end, IGNORED);
+            batch.position_ids.resize(end, 0);
+            batch.segment_ids.resize(end, 0);
+        }
+        batch
+    }
+
+    /// Tokens that are not padding.
+    pub fn tokens(&self) -> usize {
+        self.segment_ids
+            .iter()
+            .filter(|segment| **segment != 0)
+            .count()
+    }
+
+    /// Tokens that are trained on.
+    pub fn trained_tokens(&self) -> usize {
+        self.labels
+            .iter()
+            .filter(|label| **label != IGNORED)
+            .count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(ids: &[u32], line: usize) -> Example {
+        Example {
+            input_ids: ids.to_vec(),
+            // All trained, the first too: the batch itself has to ignore that one.
+            labels: ids.iter().map(|id| i64::from(*id)).collect(),
+            completion_start: None,
+            source: RecordSource::new("a", line),
+            dataset: 0,
+        }
+    }
+
+    #[test]
+    fn documents_restart_and_padding_is_marked() {
+        let (a, b, c) = (
+            example(&[5, 6, 7], 1),
+            example(&[8, 9], 2),
+            example(&[3, 4], 3),
+        );
+        let batch = Batch::from_examples(&[vec![&a, &b], vec![&c]], 99);
+        assert_eq!((batch.rows, batch.length), (2, 5));
+        assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 3, 4, 99, 99, 99]);
+        assert_eq!(
+            batch.labels,
+            [-100, 6, 7, -100, 9, -100, 4, -100, -100, -100]
+        );
+        assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 0, 1, 0, 0, 0]);
+        assert_eq!(batch.segment_ids, [1, 1, 1, 2, 2, 1, 1, 0, 0, 0]);
+        assert_eq!(
+            batch
+                .sources
+                .iter()
+                .map(|source| source.line)
+                .collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
+        assert_eq!((batch.tokens(), batch.trained_tokens()), (7, 4));
+    }
+
+    #[test]
+    fn nothing_is_a_batch_without_rows() {
+        assert_eq!(Batch::from_examples(&[], 0), Batch::default());
+    }
+}

@@ -1,0 +1,402 @@
+//! A model folder's tokenizer and chat template.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+use crate::error::DataError;
+pub use crate::special::SpecialTokens;
+use crate::special::eos_id_of_config;
+use crate::template::{ChatTemplate, TemplateError};
+
+/// `chat_template: chatml` in a recipe: the format for base models that have none of their own.
+const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] \
+                      + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' \
+                      }}{% endif %}";
+
+/// Text to tokens and back, and conversations to text.
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    special: SpecialTokens,
+    bos_id: Option<u32>,
+    eos_id: Option<u32>,
+    pad_id: Option<u32>,
+    /// What the post-processor puts before and after a text.
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    template: Option<ChatTemplate>,
+    tool_template: Option<ChatTemplate>,
+    /// How special tokens are written, longest first.
+    spelled: Vec<String>,
+    fingerprint: String,
+}
+
+/// Tokens of a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// One for each token.
+    pub ids: Vec<u32>,
+    /// The bytes of the text that each token stands for. Where a character is split over several tokens each
+    /// has the whole character; a token that the post-processor adds has an empty range.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+impl TextTokenizer {
+    /// Reads `tokenizer.json` and what belongs to it. `chat_template` takes the place of the folder's own: the
+    /// template's text, the path of a `.jinja` file, or `chatml`.
+    ///
+    /// # Errors
+    /// A missing or broken tokenizer, or a template that cannot be parsed.
+    pub fn from_folder(folder: &Path, chat_template: Option<&str>) -> Result<Self, DataError> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(missing_tokenizer(folder));
+        }
+        let bytes = read(&path)?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| DataError::File {
+            path: path.clone(),
+            message: format!("not a tokenizer of this form: {error}; fetch the model folder again"),
+        })?;
+        // Limits that the file brings from its own training would cut and fill texts behind our back.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| DataError::Tokenizer(error.to_string()))?;
+
+        let config = json_object(&folder.join("tokenizer_config.json"))?;
+        let map = json_object(&folder.join("special_tokens_map.json"))?;
+        let mut special = SpecialTokens::from_config(&config, &map);
+        let id_of = |token: &Option<String>| {
+            token
+                .as_deref()
+                .and_then(|token| tokenizer.token_to_id(token))
+        };
+        let (bos_id, mut eos_id, pad_id) = (
+            id_of(&special.bos),
+            id_of(&special.eos),
+            id_of(&special.pad),
+        );
+        if eos_id.is_none()
+            && let Some(id) = eos_id_of_config(folder)
+            && let Some(token) = tokenizer.id_to_token(id)
+        {
+            special.eos = Some(token);
+            eos_id = Some(id);
+        }
+
+        let (mut prefix, mut suffix) = added_by_post_processor(&tokenizer)?;
+        // These classes build their post-processor from the two flags, whatever tokenizer.json says.
+        let class = config
+            .get("tokenizer_class")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if ["Llama", "CodeLlama", "Gemma"]
+            .iter()
+            .any(|name| class.trim_end_matches("Fast") == format!("{name}Tokenizer"))
+        {
+            obey_flag(&config, "add_bos_token", bos_id, &mut prefix);
+            obey_flag(&config, "add_eos_token", eos_id, &mut suffix);
+        }
+
+        let (template, tool_template) = templates(folder, &config, chat_template, &special)?;
+        let mut spelled: Vec<String> = tokenizer
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| token.special)
+            .map(|token| token.content)
+            .chain(special.eos.clone())
+            .filter(|token| !token.is_empty())
+            .collect();
+        spelled.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        spelled.dedup();
+
+        let mut hash = Sha256::new();
+        hash.update(&bytes);
+        for text in [&template, &tool_template] {
+            hash.update(text.as_ref().map_or("", ChatTemplate::source).as_bytes());
+            hash.update([0]);
+        }
+        hash.update(format!("{special:?} {prefix:?} {suffix:?}"));
+        Ok(Self {
+            fingerprint: hex(&hash.finalize()),
+            tokenizer,
+            special,
+            bos_id,
+            eos_id,
+            pad_id,
+            prefix,
+            suffix,
+            template,
+            tool_template,
+            spelled,
+        })
+    }
+
+    /// Encodes a text; special tokens that it spells become those tokens.
+    ///
+    /// # Errors
+    /// A text that the tokenizer's model cannot represent.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoded, DataError> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|error| DataError::Tokenizer(error.to_string()))?;
+        let mut encoded = Encoded {
+            ids: encoding.get_ids().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+        };
+        if add_special_tokens {
+            // A text that already begins with the token does not get it twice.
+            if !(self.prefix.len() == 1 && encoded.ids.first() == self.prefix.first()) {
+                encoded.ids.splice(0..0, self.prefix.iter().copied());
+                encoded
+                    .offsets
+                    .splice(0..0, self.prefix.iter().map(|_| (0, 0)));
+            }
+            encoded.ids.extend(&self.suffix);
+            encoded
+                .offsets
+                .extend(self.suffix.iter().map(|_| (text.len(), text.len())));
+        }
+        Ok(encoded)
+    }
+
+    /// Decodes tokens.
+    ///
+    /// # Errors
+    /// A decoder that fails on them.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
+        self.tokenizer
+            .decode(ids, skip_special)
+            .map_err(|error| DataError::Tokenizer(error.to_string()))
+    }
+
+    /// The tokenizer itself.
+    pub fn inner(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The template of conversations.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The template of conversations with tools, which some folders have apart.
+    pub fn tool_template(&self) -> Option<&ChatTemplate> {
+        self.tool_template.as_ref().or(self.template.as_ref())
+    }
+
+    /// The template for a conversation, or an error that says what to do about having none.
+    pub(crate) fn template_for(&self, with_tools: bool) -> Result<&ChatTemplate, TemplateError> {
+        let template = if with_tools {
+            self.tool_template()
+        } else {
+            self.chat_template()
+        };
+        template.ok_or_else(|| TemplateError::Missing {
+            help: "base models often have none: set `chat_template: chatml` or the path of a .jinja file in the \
+                   recipe, or use prompt/completion records"
+                .to_owned(),
+        })
+    }
+
+    /// The special tokens by name.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Begins a text.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    /// Ends a text.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// Fills a batch, if the tokenizer names a token for that.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.pad_id
+    }
+
+    /// Tokens, the added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// A hash of everything that decides how a conversation becomes tokens.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    /// What the post-processor puts before a text.
+    pub(crate) fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
+    /// The special token that the text ends with, if it does.
+    pub(crate) fn ends_with_special(&self, text: &str) -> bool {
+        self.spelled
+            .iter()
+            .any(|token| text.ends_with(token.as_str()))
+    }
+}
+
+impl fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("special", &self.special)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn added_by_post_processor(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), DataError> {
+    let encoding = tokenizer
+        .encode("a", true)
+        .map_err(|error| DataError::Tokenizer(error.to_string()))?;
+    let added = encoding.get_special_tokens_mask();
+    let ids = encoding.get_ids();
+    let first = added
+        .iter()
+        .position(|mask| *mask == 0)
+        .unwrap_or(added.len());
+    let last = added
+        .iter()
+        .rposition(|mask| *mask == 0)
+        .map_or(added.len(), |last| last + 1);
+    Ok((ids[..first].to_vec(), ids[last..].to_vec()))
+}
+
+fn obey_flag(config: &Map<String, Value>, flag: &str, token: Option<u32>, added: &mut Vec<u32>) {
+    match (config.get(flag).and_then(Value::as_bool), token) {
+        (Some(false), _) => added.clear(),
+        (Some(true), Some(token)) if !added.contains(&token) => added.push(token),
+        _ => {}
+    }
+}
+
+type Templates = (Option<ChatTemplate>, Option<ChatTemplate>);
+
+/// The template and the one for tools. A file of its own goes before `tokenizer_config.json`, as in
+/// transformers.
+fn templates(
+    folder: &Path,
+    config: &Map<String, Value>,
+    chosen: Option<&str>,
+    special: &SpecialTokens,
+) -> Result<Templates, DataError> {
+    let compile = |source: &str| ChatTemplate::new(source, special);
+    if let Some(chosen) = chosen {
+        return Ok((Some(compile(&chosen_source(folder, chosen)?)?), None));
+    }
+    let file = folder.join("chat_template.jinja");
+    if file.is_file() {
+        let tools = folder
+            .join("additional_chat_templates")
+            .join("tool_use.jinja");
+        let tools = if tools.is_file() {
+            Some(compile(&read_text(&tools)?)?)
+        } else {
+            None
+        };
+        return Ok((Some(compile(&read_text(&file)?)?), tools));
+    }
+    match config.get("chat_template") {
+        Some(Value::String(source)) => Ok((Some(compile(source)?), None)),
+        Some(Value::Array(list)) => {
+            let named = |name: &str| {
+                list.iter()
+                    .find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
+                    .and_then(|entry| entry.get("template").and_then(Value::as_str))
+                    .map(compile)
+                    .transpose()
+            };
+            Ok((named("default")?, named("tool_use")?))
+        }
+        _ => Ok((None, None)),
+    }
+}
+
+fn chosen_source(folder: &Path, chosen: &str) -> Result<String, DataError> {
+    if chosen == "chatml" {
+        return Ok(CHATML.to_owned());
+    }
+    // A template without a single tag renders nothing, so this is a path.
+    if chosen.contains("{{") || chosen.contains("{%") {
+        return Ok(chosen.to_owned());
+    }
+    let path = [PathBuf::from(chosen), folder.join(chosen)]
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| DataError::NotFound {
+            path: PathBuf::from(chosen),
+            expected: "`chat_template` is neither a template nor a file".to_owned(),
+            help: "give a template's text, the path of a .jinja file, or `chatml`".to_owned(),
+        })?;
+    read_text(&path)
+}
+
+fn missing_tokenizer(folder: &Path) -> DataError {
+    let found: Vec<&str> = [
+        "tokenizer.model",
+        "vocab.json",
+        "merges.txt",
+        "spiece.model",
+        "tekken.json",
+    ]
+    .into_iter()
+    .filter(|name| folder.join(name).is_file())
+    .collect();
+    DataError::MissingTokenizer {
+        folder: folder.to_path_buf(),
+        looked_for: "tokenizer.json (with tokenizer_config.json and chat_template.jinja beside it)"
+            .to_owned(),
+        help: if !folder.is_dir() {
+            "the folder is not there; check the path".to_owned()
+        } else if found.is_empty() {
+            "fetch the model's tokenizer files, or copy them from the base model".to_owned()
+        } else {
+            format!(
+                "the folder has the slow form ({}); convert it once with transformers: \
+                 AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+                found.join(", ")
+            )
+        },
+    }
+}
+
+/// A JSON object, empty if there is no such file.
+fn json_object(path: &Path) -> Result<Map<String, Value>, DataError> {
+    if !path.is_file() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&read(path)?).map_err(|error| DataError::File {
+        path: path.to_path_buf(),
+        message: format!("expected a JSON object: {error}; fetch the file again"),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    std::fs::read(path).map_err(|source| DataError::Io {
+        path: path.to_path_buf(),
+        action: "read",
+        source,
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, DataError> {
+    String::from_utf8(read(path)?).map_err(|_| DataError::File {
+        path: path.to_path_buf(),
+        message: "not UTF-8".to_owned(),
+    })
+}

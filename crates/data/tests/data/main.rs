@@ -1,0 +1,12 @@
+//! The crate from the outside: goldens of transformers, labels, files, loading and bad input.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod bad_input;
+mod fixtures;
+mod labels;
+mod loading;
+mod masks;
+mod reading;
+mod templates;
+mod tokenizers;
