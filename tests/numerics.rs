@@ -1,4 +1,4 @@
 #[path="numerics/golden.rs"]
 mod golden;
-#[path="numerics/models.rs"]
-mod models;
+#[path="numerics/training.rs"]
+mod training;

@@ -95,3 +95,30 @@ impl ScheduleConfig {
 
 /// Share of the peak at which `cosine-with-min` ends.
 const MIN_SHARE: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn rates_equal_transformers() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/optimizers/schedules.json");
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        for (kind, name) in [
+            (LrScheduler::Constant, "constant_with_warmup"),
+            (LrScheduler::Linear, "linear"),
+            (LrScheduler::Cosine, "cosine"),
+            (LrScheduler::CosineWithMin, "cosine_with_min_lr"),
+            (LrScheduler::Wsd, "warmup_stable_decay_cosine"),
+        ] {
+            let schedule = ScheduleConfig { kind, learning_rate: 2.0, warmup_steps: 5, total_steps: 40 };
+            let expected = json["schedules"][name]["multipliers"].as_array().unwrap();
+            for (step, expected) in expected.iter().enumerate() {
+                let (found, expected) = (schedule.rate(step), 2.0 * expected.as_f64().unwrap());
+                assert!((found - expected).abs() < 1e-12, "{name} step {step}: {found}, {expected} expected");
+            }
+        }
+    }
+}

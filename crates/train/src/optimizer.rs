@@ -219,3 +219,113 @@ fn blend(held: Option<Tensor<2>>, new: Tensor<2>, keep: f64, take: f64) -> Tenso
         None => new.mul_scalar(take),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rankine_models::weights::TensorFile;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Six steps on a matrix and a vector, against torch, transformers and lion-pytorch.
+    #[test]
+    fn trajectories_equal_the_references() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/optimizers");
+        let json: Value = serde_json::from_slice(&std::fs::read(folder.join("optimizers.json")).unwrap()).unwrap();
+        let file = TensorFile::open(&folder.join("trajectories.safetensors")).unwrap();
+        let device = Device::flex();
+        let tensor = |name: &str| {
+            let stored = file.get(name).unwrap();
+            let columns = *stored.shape.last().unwrap();
+            let values = stored.to_f32();
+            let rows = values.len() / columns;
+            Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &device)
+        };
+        for (case, settings) in json["cases"].as_object().unwrap() {
+            let number = |key: &str| settings[key].as_f64();
+            let beta = |index: usize| settings["betas"][index].as_f64();
+            let kind = match case.split('-').next().unwrap() {
+                "adamw" => OptimizerKind::Adamw,
+                "sgd" => OptimizerKind::Sgd,
+                "adafactor" => OptimizerKind::Adafactor,
+                "lion" => OptimizerKind::Lion,
+                other => panic!("{other}"),
+            };
+            let mut optimizer = Optimizer::new(OptimizerConfig {
+                kind,
+                beta1: beta(0).or(number("momentum")).unwrap_or(0.0),
+                beta2: beta(1).unwrap_or(0.0),
+                eps: number("eps").unwrap_or(0.0),
+                weight_decay: number("weight_decay").unwrap(),
+                loraplus_lr_ratio: None,
+            });
+            // A name of an adapter's: its vectors decay, as in the references.
+            for (name, rank) in [("matrix", Rank::Matrix), ("vector", Rank::Vector)] {
+                let mut value = tensor(&format!("start.{name}"));
+                for step in 1..=6 {
+                    optimizer.steps = step;
+                    let gradient = tensor(&format!("grad.{step}.{name}"));
+                    let rate = number("lr").unwrap();
+                    value = optimizer.update(&format!("lora_{name}"), value, gradient, rate, rank);
+                    let (found, expected) = (to_host(value.clone()), to_host(tensor(&format!("{case}.{step}.{name}"))));
+                    for (found, expected) in found.iter().zip(expected) {
+                        assert!((found - expected).abs() < 2e-6, "{case} {name} step {step}: {found}, {expected} expected");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_and_biases_of_the_base_do_not_decay() {
+        let config = OptimizerConfig {
+            kind: OptimizerKind::Sgd,
+            beta1: 0.0,
+            beta2: 0.0,
+            eps: 0.0,
+            weight_decay: 0.5,
+            loraplus_lr_ratio: None,
+        };
+        let mut optimizer = Optimizer::new(config);
+        let device = Device::flex();
+        let (ones, zeros) = (Tensor::ones([1, 3], &device), Tensor::zeros([1, 3], &device));
+        let mut moved = |name, rank| to_host(optimizer.update(name, ones.clone(), zeros.clone(), 0.1, rank))[0];
+        assert_eq!(moved("model.norm.weight", Rank::Vector), 1.0);
+        assert!(moved("model.embed_tokens.weight", Rank::Matrix) < 1.0);
+        assert!(moved("q_proj.lora_magnitude_vector", Rank::Vector) < 1.0);
+    }
+
+    #[test]
+    fn a_restored_state_goes_on_to_the_bit() {
+        let device = Device::flex();
+        let tensor = |start: f32| {
+            let values: Vec<f32> = (0..12).map(|i| (start + i as f32).sin()).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [3, 4]), &device)
+        };
+        for kind in [OptimizerKind::Adamw, OptimizerKind::Adafactor, OptimizerKind::Lion, OptimizerKind::Sgd] {
+            let config =
+                OptimizerConfig { kind, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, loraplus_lr_ratio: None };
+            let mut whole = Optimizer::new(config.clone());
+            let mut value = tensor(0.0);
+            let mut resumed: Option<(Optimizer, Tensor<2>)> = None;
+            for step in 1..=6 {
+                if step == 4 {
+                    let (steps, state) = whole.state();
+                    let mut fresh = Optimizer::new(config.clone());
+                    fresh.restore(steps, state, &device).unwrap();
+                    resumed = Some((fresh, value.clone()));
+                }
+                whole.steps = step;
+                value = whole.update("a.lora_B.weight", value, tensor(step as f32), 0.01, Rank::Matrix);
+                if let Some((optimizer, value)) = &mut resumed {
+                    optimizer.steps = step;
+                    *value = optimizer.update("a.lora_B.weight", value.clone(), tensor(step as f32), 0.01, Rank::Matrix);
+                }
+            }
+            let (_, other) = resumed.unwrap();
+            assert_eq!(to_host(value), to_host(other), "{kind:?}");
+        }
+    }
+}

@@ -182,7 +182,7 @@ impl Run<'_, '_> {
         let mut end = End::Finished;
         while self.state.step < total {
             let started = Instant::now();
-            let batch = self.data.loader.next_batch();
+            let batch = self.data.loader.next();
             let Some(result) = self.step(&batch, interrupt)? else {
                 end = End::Interrupted;
                 break;

@@ -66,7 +66,7 @@ SCHEDULES = {
     **{
         f"warmup_stable_decay_{decay.replace('1-', '1_minus_')}": (
             optimization.get_wsd_schedule,
-            dict(num_warmup_steps=WARMUP, num_decay_steps=10, num_training_steps=TOTAL, warmup_type="linear",
+            dict(num_warmup_steps=WARMUP, num_decay_steps=4, num_training_steps=TOTAL, warmup_type="linear",
                  decay_type=decay, min_lr_ratio=ratio, num_cycles=0.5),
         )
         for decay, ratio in [("cosine", 0.0), ("linear", 0.1), ("1-sqrt", 0.0)]
