@@ -1,0 +1,252 @@
+//! `target: merged`: base and adapter as one model, tensor by tensor.
+//!
+//! `W' = W + s B A`; with DoRA `W' = m / |W + s B A| (W + s B A)`, the norm of each output's row
+//! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
+
+use std::fs;
+use std::path::Path;
+
+use rankine_models::adapter_file::AdapterFile;
+use rankine_models::weights::{
+    PlannedTensor, StoredDtype, StoredTensor, TensorSink, WeightFiles, WeightWriter, encode, write_aside,
+};
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::card;
+use crate::companions;
+use crate::error::ExportError;
+use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
+use crate::product::Panels;
+use crate::{ExportConfig, ExportInputs, Made, Progress};
+
+/// Values of a block: 16 MB of f32.
+const BLOCK: usize = 1 << 22;
+
+pub(crate) fn write(
+    config: &ExportConfig,
+    inputs: &ExportInputs<'_>,
+    folder: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Made, ExportError> {
+    let config_file = inputs.base.join("config.json");
+    let config_text = match fs::read_to_string(&config_file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(ExportError::MissingFile { file: config_file, target: "merged" });
+        }
+        text => text.map_err(ExportError::io(&config_file, "read"))?,
+    };
+    let mut base_config: Map<String, Value> = serde_json::from_str(&config_text)
+        .map_err(|e| ExportError::Json { file: config_file, reason: e.to_string() })?;
+    let base = WeightFiles::open(inputs.base)?;
+    let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
+    let dtype = config.dtype.map(StoredDtype::from);
+    let tied = base_config.get("tie_word_embeddings").and_then(Value::as_bool);
+    let plan = MergePlan::new(&base, adapter.as_ref(), tied, dtype).map_err(|faults| ExportError::Mismatch {
+        adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),
+        base: inputs.base.to_owned(),
+        faults,
+    })?;
+
+    write_weights(&plan, folder, config.max_shard_bytes, progress)?;
+    let changed = change_config(&mut base_config, plan.untied, dtype);
+    // A config that needs no change is the base's to the byte.
+    let text = if changed { format!("{:#}\n", Value::Object(base_config)) } else { config_text };
+    write_aside(&folder.join("config.json"), text.as_bytes())?;
+    companions::copy_generation_config(inputs, folder)?;
+    companions::copy_tokenizer(inputs, folder)?;
+    companions::copy_licences(inputs, folder)?;
+    let base_model = card::base_model(inputs, adapter.as_ref());
+    let text = card::merged(inputs, adapter.as_ref(), base_model.as_deref(), plan.changed());
+    write_aside(&folder.join(card::FILE), text.as_bytes())?;
+    let changed_tensors = plan.changed();
+    Ok(Made { base_model, changed_tensors, kept_tensors: plan.outputs.len() - changed_tensors, untied: plan.untied })
+}
+
+/// Says in `config.json` what is no longer as in the base; whether there was anything to say.
+fn change_config(config: &mut Map<String, Value>, untied: bool, dtype: Option<StoredDtype>) -> bool {
+    let before = config.clone();
+    if untied {
+        config.insert("tie_word_embeddings".to_owned(), Value::Bool(false));
+    }
+    if let Some(dtype) = dtype {
+        let spelled: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key)).collect();
+        // The older spelling is read by every transformers.
+        for key in if spelled.is_empty() { vec!["torch_dtype"] } else { spelled } {
+            config.insert(key.to_owned(), Value::String(dtype.torch_name().to_owned()));
+        }
+    }
+    *config != before
+}
+
+fn write_weights(
+    plan: &MergePlan<'_>,
+    folder: &Path,
+    max_shard_bytes: u64,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), ExportError> {
+    let planned = plan.outputs.iter().map(|output| PlannedTensor {
+        name: output.name.clone(),
+        dtype: output.dtype,
+        shape: output.base.shape.clone(),
+    });
+    let writer = WeightWriter::plan(folder, planned.collect(), max_shard_bytes)?;
+    let (mut done, total) = (0, writer.total_bytes());
+    let mut outputs = plan.outputs.iter();
+    writer.write(|planned, sink| {
+        // In planned order, one call for each.
+        let Some(output) = outputs.next() else { return Ok(()) };
+        output.write(sink)?;
+        done += (output.base.len() * planned.dtype.bytes()) as u64;
+        progress(Progress { tensor: &planned.name, done, total });
+        Ok(())
+    })
+}
+
+impl Output<'_> {
+    fn write(&self, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+        match &self.change {
+            Change::Kept => self.cast(&self.base, sink),
+            Change::Replaced(saved) => self.cast(saved, sink),
+            Change::LowRank(change) => self.merge(change, sink),
+        }
+    }
+
+    /// The values of `from`: its own bytes where the type stays.
+    fn cast(&self, from: &StoredTensor<'_>, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+        let same = from.dtype == self.dtype;
+        let mut values = vec![0.0; if same { 0 } else { BLOCK.min(from.len()) }];
+        for start in (0..from.len()).step_by(BLOCK) {
+            let end = from.len().min(start + BLOCK);
+            let bytes = start * from.dtype.bytes()..end * from.dtype.bytes();
+            if same {
+                sink.put(&from.bytes[bytes.clone()])?;
+            } else {
+                let values = &mut values[..end - start];
+                from.read_into(start..end, values);
+                self.refuse_overflow(values, start)?;
+                sink.put(&encode(self.dtype, values))?;
+            }
+            from.release(bytes);
+        }
+        Ok(())
+    }
+
+    fn merge(&self, change: &LowRank<'_>, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+        let &[rows, columns] = self.base.shape.as_slice() else { return Ok(()) };
+        if rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        let weight = change.base_layer.as_ref().unwrap_or(&self.base);
+        let factors = Factors::of(change, rows, columns);
+        let magnitude = change.magnitude.as_ref().map(StoredTensor::to_f32);
+        let column_factors = match &magnitude {
+            Some(magnitude) if change.layout == Layout::Embedding => Some(factors.to_norms_of_columns(weight, magnitude)?),
+            _ => None,
+        };
+        factors.for_each_block(weight, |first, block| {
+            match (&magnitude, &column_factors) {
+                (_, Some(factors)) => block
+                    .par_chunks_exact_mut(columns)
+                    .for_each(|row| row.iter_mut().zip(factors).for_each(|(w, factor)| *w *= factor)),
+                (Some(magnitude), None) => {
+                    block.par_chunks_exact_mut(columns).zip(&magnitude[first..]).for_each(|(row, m)| set_norm(row, *m));
+                }
+                (None, None) => {}
+            }
+            if let Some(at) = block.iter().position(|w| !w.is_finite()) {
+                let (tensor, row) = (self.name.clone(), first + at / columns);
+                return Err(ExportError::NotFinite { tensor, row, value: block[at] });
+            }
+            self.refuse_overflow(block, first * columns)?;
+            Ok(sink.put(&encode(self.dtype, block))?)
+        })
+    }
+
+    /// Refuses values that are finite and would not be in the type to come.
+    fn refuse_overflow(&self, values: &[f32], first: usize) -> Result<(), ExportError> {
+        // Half-way between the largest finite value and the next power of two; from there on, rounding gives infinity.
+        let limit = match self.dtype {
+            StoredDtype::F32 => return Ok(()),
+            StoredDtype::F16 => 65520.0,
+            StoredDtype::BF16 => f32::from_bits(0x7f7f_8000),
+        };
+        let columns = self.base.shape.last().copied().unwrap_or(1).max(1);
+        match values.iter().position(|w| w.is_finite() && w.abs() >= limit) {
+            Some(at) => Err(ExportError::Overflow {
+                tensor: self.name.clone(),
+                row: (first + at) / columns,
+                value: values[at],
+                dtype: self.dtype,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `row * magnitude / |row|`.
+fn set_norm(row: &mut [f32], magnitude: f32) {
+    let square: f64 = row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum();
+    let factor = magnitude / square.sqrt() as f32;
+    row.iter_mut().for_each(|w| *w *= factor);
+}
+
+/// The update as a product over the weight's rows: `left [rows, r]` times `right [r, columns]`.
+struct Factors {
+    left: Vec<f32>,
+    right: Panels,
+    rank: usize,
+    columns: usize,
+    scale: f32,
+}
+
+impl Factors {
+    fn of(change: &LowRank<'_>, rows: usize, columns: usize) -> Self {
+        let (a, b) = (change.a.to_f32(), change.b.to_f32());
+        let rank = change.a.shape[0];
+        let (left, right) = match change.layout {
+            Layout::Linear => (b, Panels::from_rows(&a, rank, columns)),
+            Layout::Embedding => {
+                let left = (0..rows).flat_map(|row| (0..rank).map(move |k| (row, k))).map(|(row, k)| a[k * rows + row]);
+                (left.collect(), Panels::from_columns(&b, rank, columns))
+            }
+        };
+        Self { left, right, rank, columns, scale: change.scale }
+    }
+
+    /// What each column of `W + s left right` is multiplied by to have the norm `magnitude`.
+    ///
+    /// An embedding's magnitudes are those of its columns, so every row is read before the first is written.
+    fn to_norms_of_columns(&self, weight: &StoredTensor<'_>, magnitude: &[f32]) -> Result<Vec<f32>, ExportError> {
+        let mut squares = vec![0.0_f64; self.columns];
+        self.for_each_block(weight, |_, block| {
+            for row in block.chunks_exact(self.columns) {
+                squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += f64::from(*w) * f64::from(*w));
+            }
+            Ok(())
+        })?;
+        Ok(magnitude.iter().zip(&squares).map(|(m, square)| m / square.sqrt() as f32).collect())
+    }
+
+    /// Gives `W + s left right` to `use_block`, some rows at a time, with the number of the first of them.
+    fn for_each_block(
+        &self,
+        weight: &StoredTensor<'_>,
+        mut use_block: impl FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let total_rows = weight.len() / self.columns;
+        let block_rows = (BLOCK / self.columns).clamp(1, total_rows.max(1));
+        let mut block = vec![0.0; block_rows * self.columns];
+        for first in (0..total_rows).step_by(block_rows) {
+            let rows = block_rows.min(total_rows - first);
+            let block = &mut block[..rows * self.columns];
+            let values = first * self.columns..(first + rows) * self.columns;
+            weight.read_into(values.clone(), block);
+            self.right.add_product(block, &self.left[first * self.rank..(first + rows) * self.rank], self.scale);
+            use_block(first, block)?;
+            let width = weight.dtype.bytes();
+            weight.release(values.start * width..values.end * width);
+        }
+        Ok(())
+    }
+}

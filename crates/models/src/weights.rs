@@ -1,0 +1,20 @@
+//! Model weights on the host: safetensors folders read by mapping, written tensor by tensor. No device, no graph.
+//!
+//! What is read may come from anywhere, so nothing in a file is believed before it is checked against the file's
+//! length; what is written appears under its final name only when it is whole.
+
+mod dtype;
+mod fault;
+mod file;
+mod folder;
+mod map;
+mod write;
+
+pub use dtype::{StoredDtype, decode_into, encode};
+pub use fault::{FileFault, FileProblem, WeightsError};
+pub use file::{StoredTensor, TensorFile};
+pub use folder::{INDEX_FILE, SINGLE_FILE, WeightFiles};
+pub use write::{
+    DEFAULT_MAX_SHARD_BYTES, PlannedTensor, TensorSink, WeightWriter, sync_folder, write_aside, write_safetensors,
+    write_tensors,
+};

@@ -1,0 +1,297 @@
+//! One safetensors file, mapped.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>: eight bytes of header length, a JSON header of
+//! `{name: {dtype, shape, data_offsets}}` with an optional `__metadata__` of strings, then the tensors without holes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::dtype::{StoredDtype, decode_into};
+use super::fault::{FileFault, FileProblem, WeightsError};
+use super::map::FileMap;
+
+/// The longest header of the format.
+const HEADER_LIMIT: u64 = 100_000_000;
+/// More dimensions than any tensor has; a longer shape is an attack on our memory.
+const MAX_DIMENSIONS: usize = 16;
+
+/// A safetensors file whose header was checked against its length: every tensor lies inside, none overlaps.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    map: FileMap,
+    /// In file order.
+    tensors: Vec<Entry>,
+    by_name: BTreeMap<String, usize>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    dtype: StoredDtype,
+    shape: Vec<usize>,
+    /// In the file, header included.
+    range: Range<usize>,
+}
+
+/// One tensor of a file, in the file's own bytes.
+#[derive(Debug, Clone)]
+pub struct StoredTensor<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Its type.
+    pub dtype: StoredDtype,
+    /// Its shape, as PyTorch has it: a linear weight is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Little-endian values, row by row.
+    pub bytes: &'a [u8],
+    /// The file it is in.
+    pub file: &'a Path,
+    owner: &'a TensorFile,
+    start: usize,
+}
+
+impl TensorFile {
+    /// Maps the file at `path` and checks its header.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        Self::open_listing(path).map_err(|problems| WeightsError::Unreadable {
+            faults: problems.into_iter().map(|problem| FileFault { file: path.to_owned(), problem }).collect(),
+        })
+    }
+
+    /// As [`Self::open`], with the bare problems, so that those of several files can be listed together.
+    pub(super) fn open_listing(path: &Path) -> Result<Self, Vec<FileProblem>> {
+        let one = |problem| vec![problem];
+        // Asked before opening: opening a pipe would wait for its writer.
+        let about = fs::metadata(path).map_err(|e| one(FileProblem::Unreadable(e)))?;
+        if !about.is_file() {
+            return Err(one(FileProblem::NotAFile));
+        }
+        let file = File::open(path).map_err(|e| one(FileProblem::Unreadable(e)))?;
+        if about.len() < 8 {
+            return Err(one(FileProblem::TooShort { found: about.len() }));
+        }
+        let map = FileMap::new(&file).map_err(|e| one(FileProblem::Unreadable(e)))?;
+        let (header, data_start) = read_header(&map).map_err(one)?;
+        let tensors = check(header.tensors, data_start, map.len())?;
+        let by_name = tensors.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
+        Ok(Self { path: path.to_owned(), map, tensors, by_name, metadata: header.metadata })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors' names, in the order in which they lie in the file.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.iter().map(|entry| entry.name.as_str())
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let entry = self.tensors.get(*self.by_name.get(name)?)?;
+        Some(StoredTensor {
+            name: &entry.name,
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            bytes: &self.map[entry.range.clone()],
+            file: &self.path,
+            owner: self,
+            start: entry.range.start,
+        })
+    }
+
+    /// The header's `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+impl StoredTensor<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.bytes()
+    }
+
+    /// Whether a dimension is zero.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All values as f32, converted on all cores.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len()];
+        decode_into(self.dtype, self.bytes, &mut values);
+        values
+    }
+
+    /// The values `range` (counted in values, row by row) as f32.
+    ///
+    /// # Panics
+    /// Where the range does not lie in the tensor or `out` is not as long as it.
+    pub fn read_into(&self, range: Range<usize>, out: &mut [f32]) {
+        let width = self.dtype.bytes();
+        decode_into(self.dtype, &self.bytes[range.start * width..range.end * width], out);
+    }
+
+    /// Says that the bytes `range` of this tensor will not be read again soon, so that the system can take their
+    /// memory back. Reading them all the same is right, and slower.
+    pub fn release(&self, range: Range<usize>) {
+        if range.start < range.end && range.end <= self.bytes.len() {
+            self.owner.map.release(self.start + range.start..self.start + range.end);
+        }
+    }
+}
+
+struct Header {
+    metadata: BTreeMap<String, String>,
+    tensors: Entries<RawTensor>,
+}
+
+#[derive(serde::Deserialize)]
+struct RawTensor {
+    dtype: String,
+    shape: Shape,
+    data_offsets: (u64, u64),
+}
+
+fn read_header(map: &[u8]) -> Result<(Header, usize), FileProblem> {
+    let file_length = map.len() as u64;
+    let Some((length, rest)) = map.split_first_chunk::<8>() else {
+        return Err(FileProblem::TooShort { found: file_length });
+    };
+    let length = u64::from_le_bytes(*length);
+    let limit = HEADER_LIMIT.min(file_length - 8);
+    if length > limit {
+        return Err(FileProblem::HeaderLength { length, limit, file_length });
+    }
+    let length = length as usize;
+    let header = serde_json::from_slice(&rest[..length])
+        .map_err(|e| FileProblem::Json { what: "the header", reason: e.to_string() })?;
+    Ok((header, 8 + length))
+}
+
+/// Turns the header's claims into entries in file order, or says everything that is wrong with them.
+fn check(raw: Entries<RawTensor>, data_start: usize, file_length: usize) -> Result<Vec<Entry>, Vec<FileProblem>> {
+    let mut problems: Vec<FileProblem> =
+        raw.duplicates().into_iter().map(|tensor| FileProblem::Duplicate { tensor }).collect();
+    let mut raw = raw.0;
+    raw.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut end_before = 0;
+    let mut entries = Vec::with_capacity(raw.len());
+    for (name, RawTensor { dtype, shape: Shape(shape), data_offsets: (start, end) }) in raw {
+        if start != end_before {
+            problems.push(FileProblem::NotContiguous { tensor: name.clone(), expected: end_before, found: start });
+        }
+        end_before = end_before.max(end);
+        let Some(stored) = StoredDtype::from_name(&dtype) else {
+            problems.push(FileProblem::Dtype { tensor: name, found: dtype });
+            continue;
+        };
+        let values = shape.iter().try_fold(1_u64, |product, d| product.checked_mul(*d));
+        let expected = values.and_then(|values| values.checked_mul(stored.bytes() as u64));
+        if expected.is_none() || end.checked_sub(start) != expected {
+            problems.push(FileProblem::Size { tensor: name, shape, dtype, expected, start, end });
+            continue;
+        }
+        // Lengths below are those of the file once no problem was found, so they fit.
+        let range = data_start.saturating_add(start as usize)..data_start.saturating_add(end as usize);
+        entries.push(Entry { name, dtype: stored, shape: shape.into_iter().map(|d| d as usize).collect(), range });
+    }
+    let expected = (data_start as u64).saturating_add(end_before);
+    if expected != file_length as u64 {
+        problems.push(FileProblem::FileLength { expected, found: file_length as u64 });
+    }
+    if problems.is_empty() { Ok(entries) } else { Err(problems) }
+}
+
+/// A JSON object as it was written: a map would drop the first of two equal keys in silence.
+pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+
+impl<T> Entries<T> {
+    /// Every key that occurs more than once.
+    pub(super) fn duplicates(&self) -> Vec<String> {
+        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let mut twice: Vec<String> = names.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0].to_owned()).collect();
+        twice.dedup();
+        twice
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+            type Value = Entries<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor(std::marker::PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut metadata = None;
+                let mut tensors = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name != "__metadata__" {
+                        tensors.push((name, map.next_value()?));
+                    } else if metadata.replace(map.next_value::<Option<_>>()?.unwrap_or_default()).is_some() {
+                        return Err(A::Error::custom("`__metadata__` occurs twice"));
+                    }
+                }
+                Ok(Header { metadata: metadata.unwrap_or_default(), tensors: Entries(tensors) })
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ShapeVisitor;
+        impl<'de> Visitor<'de> for ShapeVisitor {
+            type Value = Shape;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+                let mut shape = Vec::new();
+                while let Some(dimension) = seq.next_element()? {
+                    if shape.len() == MAX_DIMENSIONS {
+                        return Err(A::Error::custom(format!("a shape of more than {MAX_DIMENSIONS} dimensions")));
+                    }
+                    shape.push(dimension);
+                }
+                Ok(Shape(shape))
+            }
+        }
+        deserializer.deserialize_seq(ShapeVisitor)
+    }
+}
