@@ -80,7 +80,10 @@ pub(crate) fn merged(
     heading(&mut card, inputs, base_model, "merged");
     table(&mut card, inputs, adapter, base_model);
     if adapter.is_some() {
-        let _ = writeln!(card, "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's.");
+        let _ = writeln!(
+            card,
+            "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's."
+        );
     }
     card.push_str(
         "\n## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
@@ -107,8 +110,7 @@ fn front_matter(
     if let Some(license) = license.filter(|name| is_identifier(name)) {
         let _ = writeln!(text, "license: {license}");
     }
-    let datasets: Vec<&str> =
-        inputs.facts.datasets.iter().map(|d| d.name.as_str()).filter(|n| is_hub_id(n)).collect();
+    let datasets: Vec<&str> = inputs.facts.datasets.iter().map(|d| d.name.as_str()).filter(|n| is_hub_id(n)).collect();
     list(&mut text, "datasets", &datasets);
     list(&mut text, "tags", tags);
     text.push_str("---\n");
@@ -198,7 +200,8 @@ fn base_license(base: &Path) -> Option<String> {
 
 /// `organisation/name`, and nothing that YAML could read as something else. A folder of that name is not meant for it.
 fn is_hub_id(name: &str) -> bool {
-    name.split_once('/').is_some_and(|(one, other)| is_identifier(one) && is_identifier(other)) && !Path::new(name).is_dir()
+    name.split_once('/').is_some_and(|(one, other)| is_identifier(one) && is_identifier(other))
+        && !Path::new(name).is_dir()
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -223,7 +226,8 @@ mod tests {
     fn the_front_matter_is_what_the_hub_reads() {
         let base = tempfile::tempdir().unwrap();
         std::fs::write(base.path().join(FILE), "---\nlanguage: en\nlicense: \"apache-2.0\"\n---\n# Base\n").unwrap();
-        let datasets = [("org/data", 3), ("local.jsonl", 4)].map(|(name, records)| DatasetFacts { name: name.into(), records });
+        let datasets =
+            [("org/data", 3), ("local.jsonl", 4)].map(|(name, records)| DatasetFacts { name: name.into(), records });
         let facts = CardFacts { datasets: datasets.to_vec(), eval_loss: Some(1.25), ..CardFacts::default() };
         let card = merged(&inputs(base.path(), &facts), None, Some("org/base"), 0);
         let expected = "---\nbase_model: org/base\nbase_model_relation: finetune\nlibrary_name: transformers\n\
@@ -247,7 +251,15 @@ mod tests {
         assert!(!card.contains("base_model:") && !card.contains("evil"), "{card}");
         assert!(card.contains("# a --- b\n") && card.contains("| x\\|y | 1 2 |"), "{card}");
         assert!(card.contains("| Base model | ./models/a: b |"));
-        for (name, id) in [("gpt2", false), ("a/b", true), ("a/b/c", false), ("/a", false), ("../a", false), ("a/b c", false), ("", false)] {
+        for (name, id) in [
+            ("gpt2", false),
+            ("a/b", true),
+            ("a/b/c", false),
+            ("/a", false),
+            ("../a", false),
+            ("a/b c", false),
+            ("", false),
+        ] {
             assert_eq!(is_hub_id(name), id, "{name}");
         }
     }

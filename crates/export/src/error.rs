@@ -28,7 +28,9 @@ pub enum ExportError {
         faults: Vec<MergeFault>,
     },
     /// A merged value that is no number.
-    #[error("`{tensor}`, row {row}: the merged value is {value}; the adapter or the base holds values that are not finite")]
+    #[error(
+        "`{tensor}`, row {row}: the merged value is {value}; the adapter or the base holds values that are not finite"
+    )]
     NotFinite {
         /// The base's tensor.
         tensor: String,

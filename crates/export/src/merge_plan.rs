@@ -37,7 +37,7 @@ pub(crate) enum Change<'a> {
     /// `modules_to_save`.
     Replaced(StoredTensor<'a>),
     /// LoRA or DoRA.
-    LowRank(LowRank<'a>),
+    LowRank(Box<LowRank<'a>>),
 }
 
 /// `W + s B A`, with DoRA's magnitudes where there are any.
@@ -131,8 +131,12 @@ fn changes<'a>(
     for key in adapter.keys() {
         let change = match key {
             AdapterKey::Saved { .. } => adapter.get(key).map(Change::Replaced),
-            AdapterKey::LoraA { module } => LowRank::of(adapter, module, Layout::Linear).map(Change::LowRank),
-            AdapterKey::EmbeddingA { module } => LowRank::of(adapter, module, Layout::Embedding).map(Change::LowRank),
+            AdapterKey::LoraA { module } => {
+                LowRank::of(adapter, module, Layout::Linear).map(|change| Change::LowRank(Box::new(change)))
+            }
+            AdapterKey::EmbeddingA { module } => {
+                LowRank::of(adapter, module, Layout::Embedding).map(|change| Change::LowRank(Box::new(change)))
+            }
             // Taken along by the `A` beside it; opening the adapter made sure that there is one.
             AdapterKey::LoraB { .. }
             | AdapterKey::EmbeddingB { .. }
@@ -193,7 +197,11 @@ impl Change<'_> {
     /// Shapes that do not fit the base's.
     fn misfits(&self, key: &AdapterKey, tensor: &str, shape: &[usize]) -> Vec<MergeFault> {
         let different = |key: &str, found: &StoredTensor<'_>, expected: Vec<usize>| {
-            (found.shape != expected).then(|| MergeFault::Shape { key: key.to_owned(), expected, found: found.shape.clone() })
+            (found.shape != expected).then(|| MergeFault::Shape {
+                key: key.to_owned(),
+                expected,
+                found: found.shape.clone(),
+            })
         };
         let change = match self {
             Self::Kept => return Vec::new(),
@@ -211,7 +219,10 @@ impl Change<'_> {
             Layout::Embedding => (vec![rank, rows], vec![columns, rank]),
         };
         let mut faults: Vec<MergeFault> =
-            [different(change.a.name, &change.a, a), different(change.b.name, &change.b, b)].into_iter().flatten().collect();
+            [different(change.a.name, &change.a, a), different(change.b.name, &change.b, b)]
+                .into_iter()
+                .flatten()
+                .collect();
         let own = change.base_layer.as_ref();
         faults.extend(own.and_then(|own| different(own.name, own, shape.to_vec())));
         faults
@@ -223,7 +234,9 @@ impl<'a> LowRank<'a> {
         let module = || module.to_owned();
         let (a, b) = match layout {
             Layout::Linear => (AdapterKey::LoraA { module: module() }, AdapterKey::LoraB { module: module() }),
-            Layout::Embedding => (AdapterKey::EmbeddingA { module: module() }, AdapterKey::EmbeddingB { module: module() }),
+            Layout::Embedding => {
+                (AdapterKey::EmbeddingA { module: module() }, AdapterKey::EmbeddingB { module: module() })
+            }
         };
         Some(Self {
             layout,
@@ -237,7 +250,9 @@ impl<'a> LowRank<'a> {
 }
 
 fn transposed(one: &StoredTensor<'_>, other: &StoredTensor<'_>) -> bool {
-    let (&[rows, columns], &[other_rows, other_columns]) = (one.shape.as_slice(), other.shape.as_slice()) else { return false };
+    let (&[rows, columns], &[other_rows, other_columns]) = (one.shape.as_slice(), other.shape.as_slice()) else {
+        return false;
+    };
     if (rows, columns) != (other_columns, other_rows) {
         return false;
     }

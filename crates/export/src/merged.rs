@@ -141,7 +141,9 @@ impl Output<'_> {
         let factors = Factors::of(change, rows, columns);
         let magnitude = change.magnitude.as_ref().map(StoredTensor::to_f32);
         let column_factors = match &magnitude {
-            Some(magnitude) if change.layout == Layout::Embedding => Some(factors.to_norms_of_columns(weight, magnitude)?),
+            Some(magnitude) if change.layout == Layout::Embedding => {
+                Some(factors.to_norms_of_columns(weight, magnitude)?)
+            }
             _ => None,
         };
         factors.for_each_block(weight, |first, block| {

@@ -58,8 +58,11 @@ impl OutputFolder {
 
     pub(crate) fn write_report(&self, report: &ExportReport) -> Result<(), ExportError> {
         let file = self.part.join(REPORT_FILE);
-        let text = serde_json::to_string_pretty(report)
-            .map_err(|error| ExportError::Io { file: file.clone(), action: "write", source: error.into() })?;
+        let text = serde_json::to_string_pretty(report).map_err(|error| ExportError::Io {
+            file: file.clone(),
+            action: "write",
+            source: error.into(),
+        })?;
         Ok(write_aside(&file, format!("{text}\n").as_bytes())?)
     }
 
@@ -129,7 +132,8 @@ fn refuse_occupied(out: &Path) -> Result<(), ExportError> {
     if found.is_empty() {
         return Ok(());
     }
-    let report = fs::read(out.join(REPORT_FILE)).ok().and_then(|text| serde_json::from_slice::<ExportReport>(&text).ok());
+    let report =
+        fs::read(out.join(REPORT_FILE)).ok().and_then(|text| serde_json::from_slice::<ExportReport>(&text).ok());
     let Some(report) = report else {
         return refuse("the folder is not empty and not an earlier export".to_owned());
     };
@@ -216,7 +220,10 @@ mod tests {
         let out = dir.path().join("out");
         make(&out, "one").unwrap();
         drop(OutputFolder::begin(&out, &[]).unwrap());
-        assert_eq!((listing(dir.path()), listing(&out)), (vec!["out".to_owned()], vec!["export.json".into(), "one".into()]));
+        assert_eq!(
+            (listing(dir.path()), listing(&out)),
+            (vec!["out".to_owned()], vec!["export.json".into(), "one".into()])
+        );
         // What a killed export leaves is cleared away by the next.
         fs::create_dir_all(dir.path().join(".out.part/x")).unwrap();
         make(&out, "two").unwrap();

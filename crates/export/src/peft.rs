@@ -40,7 +40,8 @@ pub(crate) fn write(config: &ExportConfig, inputs: &ExportInputs<'_>, folder: &P
 
 /// As they are where they are F32, as peft writes them; cast to it otherwise.
 fn write_tensors(adapter: &AdapterFile, path: &Path) -> Result<(), ExportError> {
-    let tensors: Vec<_> = adapter.keys().filter_map(|key| adapter.get(key).map(|tensor| (key.to_string(), tensor))).collect();
+    let tensors: Vec<_> =
+        adapter.keys().filter_map(|key| adapter.get(key).map(|tensor| (key.to_string(), tensor))).collect();
     let planned = tensors.iter().map(|(name, tensor)| PlannedTensor {
         name: name.clone(),
         dtype: StoredDtype::F32,

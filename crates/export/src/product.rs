@@ -101,14 +101,20 @@ mod tests {
     use super::*;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32).map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0) - 1.0).collect()
+        (0..count as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0) - 1.0)
+            .collect()
     }
 
     #[test]
     fn equals_the_triple_loop_at_every_edge() {
-        for (rows, columns, rank) in [(1, 1, 1), (3, 7, 2), (4, 8, 4), (5, 9, 3), (37, 33, 16), (70, 100, 5), (2, 3, 0), (0, 4, 2)] {
-            let (block, left, right) = (numbers(rows * columns, 1), numbers(rows * rank, 2), numbers(rank * columns, 3));
-            let transposed: Vec<f32> = (0..columns).flat_map(|c| (0..rank).map(|k| right[k * columns + c]).collect::<Vec<_>>()).collect();
+        for (rows, columns, rank) in
+            [(1, 1, 1), (3, 7, 2), (4, 8, 4), (5, 9, 3), (37, 33, 16), (70, 100, 5), (2, 3, 0), (0, 4, 2)]
+        {
+            let (block, left, right) =
+                (numbers(rows * columns, 1), numbers(rows * rank, 2), numbers(rank * columns, 3));
+            let transposed: Vec<f32> =
+                (0..columns).flat_map(|c| (0..rank).map(|k| right[k * columns + c]).collect::<Vec<_>>()).collect();
             let expected: Vec<f64> = (0..rows * columns)
                 .map(|i| {
                     let (row, column) = (i / columns, i % columns);
@@ -120,7 +126,10 @@ mod tests {
                 let mut found = block.clone();
                 panels.add_product(&mut found, &left, 2.5);
                 for (found, expected) in found.iter().zip(&expected) {
-                    assert!((f64::from(*found) - expected).abs() < 1e-5, "{rows}x{columns} rank {rank}: {found} {expected}");
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 1e-5,
+                        "{rows}x{columns} rank {rank}: {found} {expected}"
+                    );
                 }
             }
         }

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rankine_models::adapter_file::{AdapterConfig, AdapterFile, CONFIG_FILE, HostTensor, TENSORS_FILE, read_adapter, write_adapter};
+use rankine_models::adapter_file::{
+    AdapterConfig, AdapterFile, CONFIG_FILE, HostTensor, TENSORS_FILE, read_adapter, write_adapter,
+};
 use rankine_models::weights::{PlannedTensor, StoredDtype, StoredTensor, WeightFiles, WeightWriter, encode};
 use tempfile::TempDir;
 
@@ -21,7 +23,8 @@ fn cases() -> Vec<String> {
 }
 
 fn listing(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -69,7 +72,8 @@ fn recast_base(case: &str, dtype: StoredDtype) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(golden(case).join("config.json"), dir.path().join("config.json")).unwrap();
     let files = WeightFiles::open(&golden(case)).unwrap();
-    let plan = files.names().map(|name| PlannedTensor { name: name.to_owned(), dtype, shape: files.get(name).unwrap().shape });
+    let plan =
+        files.names().map(|name| PlannedTensor { name: name.to_owned(), dtype, shape: files.get(name).unwrap().shape });
     let writer = WeightWriter::plan(dir.path(), plan.collect(), u64::MAX).unwrap();
     let write: Result<(), ExportError> =
         writer.write(|tensor, sink| Ok(sink.put(&encode(dtype, &files.get(&tensor.name).unwrap().to_f32()))?));
@@ -111,7 +115,8 @@ fn merged_tensors_are_those_of_peft() {
         for name in about["merged"]["tensors"].as_array().unwrap() {
             let name = name.as_str().unwrap();
             let view = expected.tensor(&format!("merged.{name}")).unwrap();
-            let expected: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let expected: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
             let tied = case.contains("ensured") && name == "lm_head.weight";
             let found = files.get(if tied { "model.embed_tokens.weight" } else { name }).unwrap();
             assert_eq!(found.shape, view.shape());
@@ -206,8 +211,14 @@ fn blocks_join_without_a_seam() {
         let text = format!(r#"{{"peft_type":"LORA","r":3,"lora_alpha":2,"target_modules":["x"],"use_dora":{dora}}}"#);
         let config = AdapterConfig::parse(&text, Path::new("test")).unwrap();
         let mut tensors = BTreeMap::from([
-            ("base_model.model.x.lora_A.weight".to_owned(), HostTensor { shape: vec![rank, columns], data: values(rank * columns, 2) }),
-            ("base_model.model.x.lora_B.weight".to_owned(), HostTensor { shape: vec![rows, rank], data: values(rows * rank, 3) }),
+            (
+                "base_model.model.x.lora_A.weight".to_owned(),
+                HostTensor { shape: vec![rank, columns], data: values(rank * columns, 2) },
+            ),
+            (
+                "base_model.model.x.lora_B.weight".to_owned(),
+                HostTensor { shape: vec![rows, rank], data: values(rows * rank, 3) },
+            ),
         ]);
         if dora {
             let magnitudes = HostTensor { shape: vec![rows], data: values(rows, 4) };
@@ -242,7 +253,10 @@ fn doras_embedding_is_scaled_by_columns() {
             .filter_map(|(key, t)| Some((key.strip_suffix(".lora_B.weight")?.to_owned(), t.shape[0])))
             .collect();
         for (module, out) in layers {
-            tensors.insert(format!("{module}.lora_magnitude_vector"), HostTensor { shape: vec![out], data: vec![1.0; out] });
+            tensors.insert(
+                format!("{module}.lora_magnitude_vector"),
+                HostTensor { shape: vec![out], data: vec![1.0; out] },
+            );
         }
         let key = "base_model.model.model.embed_tokens.lora_magnitude_vector".to_owned();
         tensors.insert(key, HostTensor { shape: vec![32], data: (0..32).map(|i| 0.5 + i as f32).collect() });
@@ -280,7 +294,10 @@ fn a_tied_head_is_parted_only_where_the_two_differ() {
     let adapter = changed_adapter("llama-tied", |config, tensors| {
         config.target_modules = rankine_nn_names(&["q_proj", "lm_head"]);
         tensors.retain(|key, _| key.contains("q_proj"));
-        let fill = |shape: Vec<usize>| HostTensor { data: (0..shape.iter().product()).map(|i| (i % 7) as f32 - 3.0).collect(), shape };
+        let fill = |shape: Vec<usize>| HostTensor {
+            data: (0..shape.iter().product()).map(|i| (i % 7) as f32 - 3.0).collect(),
+            shape,
+        };
         tensors.insert("base_model.model.lm_head.lora_A.weight".into(), fill(vec![4, 32]));
         tensors.insert("base_model.model.lm_head.lora_B.weight".into(), fill(vec![96, 4]));
     });
@@ -300,7 +317,9 @@ fn rankine_nn_names(names: &[&str]) -> rankine_nn::lora::TargetModules {
 #[test]
 fn the_base_weight_inside_the_adapter_takes_the_bases_place() {
     let key = "base_model.model.lm_head.base_layer.weight";
-    let adapter = changed_adapter("lora-head", |_, tensors| tensors.get_mut(key).unwrap().data.iter_mut().for_each(|w| *w += 1.0));
+    let adapter = changed_adapter("lora-head", |_, tensors| {
+        tensors.get_mut(key).unwrap().data.iter_mut().for_each(|w| *w += 1.0)
+    });
     let (place, head) = (Place::new(), "lm_head.weight");
     place.export(&merged(), &golden("lora-head"), Some(adapter.path())).unwrap();
     let (_other, plain, _) = merge_case("lora-head", &merged());
@@ -313,7 +332,10 @@ fn the_base_weight_inside_the_adapter_takes_the_bases_place() {
 fn an_adapter_of_another_base_is_refused_with_all_that_does_not_fit() {
     let other = golden("llama-head-dim").join("adapter");
     let text = Place::new().refused(&merged(), &golden("llama-untied"), Some(&other));
-    for part in ["q_proj.lora_B.weight` has shape [64, 4], and [32, 4] is expected", "layers.1.self_attn.o_proj.lora_A.weight` has"] {
+    for part in [
+        "q_proj.lora_B.weight` has shape [64, 4], and [32, 4] is expected",
+        "layers.1.self_attn.o_proj.lora_A.weight` has",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     let adapter = changed_adapter("lora-layers", |config, tensors| {
@@ -344,7 +366,8 @@ fn an_adapter_of_another_base_is_refused_with_all_that_does_not_fit() {
 #[test]
 fn values_that_are_no_numbers_are_refused() {
     let key = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight";
-    let poisoned = |value: f32| changed_adapter("llama-untied", |_, tensors| tensors.get_mut(key).unwrap().data[4 * 3] = value);
+    let poisoned =
+        |value: f32| changed_adapter("llama-untied", |_, tensors| tensors.get_mut(key).unwrap().data[4 * 3] = value);
     let base = golden("llama-untied");
     let text = Place::new().refused(&merged(), &base, Some(poisoned(f32::NAN).path()));
     assert!(text.contains("`model.layers.0.mlp.up_proj.weight`, row 3: the merged value is NaN"), "{text}");
@@ -357,17 +380,39 @@ fn values_that_are_no_numbers_are_refused() {
 #[test]
 fn a_merged_folder_has_its_companions_and_no_pickle() {
     let base = recast_base("llama-untied", StoredDtype::BF16);
-    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE", "chat_template.json", "pytorch_model.bin", "optimizer.pt"] {
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "LICENSE",
+        "chat_template.json",
+        "pytorch_model.bin",
+        "optimizer.pt",
+    ] {
         fs::write(base.path().join(name), name).unwrap();
     }
     fs::write(base.path().join("README.md"), "---\nlicense: llama3.2\n---\n").unwrap();
     let place = Place::new();
     place.export(&merged(), base.path(), Some(&golden("llama-untied").join("adapter"))).unwrap();
-    let expected = ["LICENSE", "README.md", "chat_template.json", "config.json", "export.json", "generation_config.json",
-        "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let expected = [
+        "LICENSE",
+        "README.md",
+        "chat_template.json",
+        "config.json",
+        "export.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
     assert_eq!(listing(&place.out()), expected);
     let card = fs::read_to_string(place.out().join("README.md")).unwrap();
-    for part in ["base_model: tiny-random/llama-untied\nbase_model_relation: finetune", "license: llama3.2", "| Rank | 4 |", "| Alpha | 12 |"] {
+    for part in [
+        "base_model: tiny-random/llama-untied\nbase_model_relation: finetune",
+        "license: llama3.2",
+        "| Rank | 4 |",
+        "| Alpha | 12 |",
+    ] {
         assert!(card.contains(part), "{part} in\n{card}");
     }
     assert_eq!(json(&place.out().join(REPORT_FILE))["target"], "merged");
@@ -399,7 +444,9 @@ fn an_exported_adapter_is_the_adapter() {
         let (ours, theirs) = (AdapterFile::open(&place.out()).unwrap(), AdapterFile::open(&source).unwrap());
         assert!(ours.keys().eq(theirs.keys()));
         for key in theirs.keys() {
-            let of = |file: &'static str, tensor: Option<StoredTensor<'_>>| tensor.map(|t| (t.shape, t.bytes.to_vec())).expect(file);
+            let of = |file: &'static str, tensor: Option<StoredTensor<'_>>| {
+                tensor.map(|t| (t.shape, t.bytes.to_vec())).expect(file)
+            };
             assert!(of("ours", ours.get(key)) == of("theirs", theirs.get(key)), "{case}: {key}");
         }
         let expected = AdapterConfig { base_model_name_or_path: Some("org/base".into()), ..theirs.config.clone() };
@@ -426,20 +473,33 @@ fn exports_that_cannot_be_are_refused() {
     fs::write(empty.path().join("config.json"), "{}").unwrap();
     fs::write(empty.path().join("pytorch_model.bin"), "").unwrap();
     assert!(Place::new().refused(&merged(), empty.path(), Some(&adapter)).contains("never read"));
-    assert!(Place::new().refused(&merged(), Path::new("/nonexistent"), Some(&adapter)).contains("/nonexistent: cannot find"));
+    assert!(
+        Place::new()
+            .refused(&merged(), Path::new("/nonexistent"), Some(&adapter))
+            .contains("/nonexistent: cannot find")
+    );
 }
 
 #[test]
 fn an_export_can_be_looked_at_before_it_is_published() {
     let place = Place::new();
     let (base, adapter) = (golden("lora-rslora"), golden("lora-rslora").join("adapter"));
-    let inputs = ExportInputs { base: &base, adapter: Some(&adapter), tokenizer: None, chat_template: None, facts: &place.facts };
+    let inputs = ExportInputs {
+        base: &base,
+        adapter: Some(&adapter),
+        tokenizer: None,
+        chat_template: None,
+        facts: &place.facts,
+    };
     let mut seen = Vec::new();
     let mut note = |p: Progress<'_>| seen.push((p.tensor.to_owned(), p.done, p.total));
     let written = write(&merged(), &inputs, &place.out(), &mut note).unwrap();
     let base_files = WeightFiles::open(&base).unwrap();
     assert_eq!(seen.len(), base_files.names().len());
-    assert_eq!(seen.last().map(|(_, done, total)| (*done, *total)), Some((base_files.total_bytes(), base_files.total_bytes())));
+    assert_eq!(
+        seen.last().map(|(_, done, total)| (*done, *total)),
+        Some((base_files.total_bytes(), base_files.total_bytes()))
+    );
     WeightFiles::open(written.path()).unwrap();
     assert!(!place.out().exists());
     drop(written);

@@ -73,7 +73,8 @@ pub fn write_adapter(
         file: config_file.clone(),
         faults: error.faults.into_iter().map(ConfigFault::Rule).collect(),
     })?;
-    let (shapes, mut faults) = check::typed(tensors.iter().map(|(key, tensor)| (key.as_str(), tensor.shape.as_slice())));
+    let (shapes, mut faults) =
+        check::typed(tensors.iter().map(|(key, tensor)| (key.as_str(), tensor.shape.as_slice())));
     faults.extend(tensors.iter().filter(|(_, t)| !t.is_full()).map(|(key, t)| TensorFault::Length {
         key: key.clone(),
         shape: t.shape.clone(),
@@ -134,7 +135,8 @@ impl AdapterFile {
         if !faults.is_empty() {
             return Err(AdapterFileError::Tensors { file, faults });
         }
-        let keys = shaped.iter().filter_map(|(name, _)| Some((AdapterKey::parse(name).ok()?, (*name).to_owned()))).collect();
+        let keys =
+            shaped.iter().filter_map(|(name, _)| Some((AdapterKey::parse(name).ok()?, (*name).to_owned()))).collect();
         Ok(Self { config, matcher, tensors, keys })
     }
 

@@ -8,13 +8,12 @@ mod fault;
 mod file;
 mod folder;
 mod map;
+mod part;
 mod write;
 
 pub use dtype::{StoredDtype, decode_into, encode};
 pub use fault::{FileFault, FileProblem, WeightsError};
 pub use file::{StoredTensor, TensorFile};
 pub use folder::{INDEX_FILE, SINGLE_FILE, WeightFiles};
-pub use write::{
-    DEFAULT_MAX_SHARD_BYTES, PlannedTensor, TensorSink, WeightWriter, sync_folder, write_aside, write_safetensors,
-    write_tensors,
-};
+pub use part::{sync_folder, write_aside};
+pub use write::{DEFAULT_MAX_SHARD_BYTES, PlannedTensor, TensorSink, WeightWriter, write_safetensors, write_tensors};

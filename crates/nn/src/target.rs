@@ -50,7 +50,8 @@ impl TargetMatcher {
         }
         let ranks = patterns("rank_pattern", &config.rank_pattern, &mut faults);
         let alphas = patterns("alpha_pattern", &config.alpha_pattern, &mut faults);
-        let all_ranks = std::iter::once(("r", config.r)).chain(config.rank_pattern.iter().map(|(k, r)| (k.as_str(), *r)));
+        let all_ranks =
+            std::iter::once(("r", config.r)).chain(config.rank_pattern.iter().map(|(k, r)| (k.as_str(), *r)));
         faults.extend(all_ranks.filter(|(_, r)| *r == 0).map(|(key, _)| TargetFault::ZeroRank { key: key.to_owned() }));
         // The first numbered segment is the layer; a later one (an expert of a mixture) is not.
         let layer_index = compile("layers_to_transform", "", r"^.*?\.[^.]*\.(?<index>\d+)\.", &mut faults);
@@ -144,7 +145,9 @@ impl fmt::Display for TargetError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TargetFault {
     /// A regular expression that does not compile.
-    #[error("{field}: `{pattern}` is not a usable regular expression: {reason} (look-around and back-references are not supported: name the modules instead)")]
+    #[error(
+        "{field}: `{pattern}` is not a usable regular expression: {reason} (look-around and back-references are not supported: name the modules instead)"
+    )]
     BadPattern {
         /// The configuration's field.
         field: &'static str,
@@ -154,7 +157,9 @@ pub enum TargetFault {
         reason: String,
     },
     /// `layers_to_transform` beside a regular expression, which peft refuses.
-    #[error("layers_to_transform cannot be used with the regular expression target_modules `{pattern}`: put the layers into the expression, or name the modules in a list")]
+    #[error(
+        "layers_to_transform cannot be used with the regular expression target_modules `{pattern}`: put the layers into the expression, or name the modules in a list"
+    )]
     LayersWithPattern {
         /// The expression as it was written.
         pattern: String,

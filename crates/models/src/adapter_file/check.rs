@@ -37,7 +37,14 @@ pub(super) fn faults(config: &AdapterConfig, matcher: &TargetMatcher, shapes: &S
     for (key, shape) in shapes {
         match key {
             AdapterKey::LoraA { module } => {
-                pair(key, shape, AdapterKey::LoraB { module: module.clone() }, shapes, matcher.rank(module), &mut faults);
+                pair(
+                    key,
+                    shape,
+                    AdapterKey::LoraB { module: module.clone() },
+                    shapes,
+                    matcher.rank(module),
+                    &mut faults,
+                );
                 carries(config, matcher, key, module, shapes, &mut faults);
             }
             AdapterKey::EmbeddingA { module } => {
@@ -151,7 +158,8 @@ fn magnitude(
 /// Rows of the module's `B`.
 fn out_features(module: &str, shapes: &Shapes<'_>) -> Option<usize> {
     let of = |key: AdapterKey| shapes.get(&key).and_then(|shape| shape.first().copied());
-    of(AdapterKey::LoraB { module: module.to_owned() }).or_else(|| of(AdapterKey::EmbeddingB { module: module.to_owned() }))
+    of(AdapterKey::LoraB { module: module.to_owned() })
+        .or_else(|| of(AdapterKey::EmbeddingB { module: module.to_owned() }))
 }
 
 fn missing(key: &AdapterKey, why: &'static str, shapes: &Shapes<'_>, faults: &mut Vec<TensorFault>) {

@@ -81,7 +81,10 @@ impl AdapterKey {
         if name.contains("token_adapter") || name.contains("trainable_tokens") {
             return unsupported("trained single tokens (trainable_token_indices) are not supported");
         }
-        if name.contains("lora_") || name.contains(".ia3_") || name.contains("base_layer") || name.contains("modules_to_save")
+        if name.contains("lora_")
+            || name.contains(".ia3_")
+            || name.contains("base_layer")
+            || name.contains("modules_to_save")
         {
             return unsupported("it belongs to no supported kind of adapter");
         }
@@ -168,7 +171,10 @@ mod tests {
         let cases = [
             ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", AdapterKey::LoraA { module: q() }),
             ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", AdapterKey::LoraB { module: q() }),
-            ("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", AdapterKey::Magnitude { module: q() }),
+            (
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
+                AdapterKey::Magnitude { module: q() },
+            ),
             ("base_model.model.model.embed_tokens.lora_embedding_A", AdapterKey::EmbeddingA { module: embed() }),
             ("base_model.model.model.embed_tokens.lora_embedding_B", AdapterKey::EmbeddingB { module: embed() }),
             ("base_model.model.model.embed_tokens.base_layer.weight", AdapterKey::BaseLayer { module: embed() }),

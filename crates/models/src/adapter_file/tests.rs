@@ -41,7 +41,8 @@ fn what_is_written_is_read() {
     write_adapter(&folder, &config, &tensors).unwrap();
     let read = read_adapter(&folder).unwrap();
     assert_eq!(read.config, AdapterConfig { inference_mode: read.config.inference_mode, ..config });
-    let keys: BTreeMap<String, HostTensor> = read.tensors.into_iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
+    let keys: BTreeMap<String, HostTensor> =
+        read.tensors.into_iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
     assert_eq!(keys, tensors);
     let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -53,9 +54,18 @@ fn what_is_written_is_read() {
 
 #[test]
 fn pefts_adapters_are_read_and_written_back_to_the_byte_of_every_tensor() {
-    for case in ["llama-untied", "lora-dora", "lora-patterns", "lora-embedding", "lora-head", "lora-layers",
-        "lora-regex-target", "lora-modules-to-save", "lora-tied-modules-to-save-ensured", "lora-rslora"]
-    {
+    for case in [
+        "llama-untied",
+        "lora-dora",
+        "lora-patterns",
+        "lora-embedding",
+        "lora-head",
+        "lora-layers",
+        "lora-regex-target",
+        "lora-modules-to-save",
+        "lora-tied-modules-to-save-ensured",
+        "lora-rslora",
+    ] {
         let adapter = read_adapter(&golden(case)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let tensors = adapter.tensors.iter().map(|(key, tensor)| (key.to_string(), tensor.clone())).collect();

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rayon::prelude::*;
 
 /// How a tensor's values are stored.
@@ -146,7 +146,8 @@ mod tests {
 
     /// Enough values to cross every chunk, with every kind of float among them.
     fn samples() -> Vec<f32> {
-        let odd = [0.0, -0.0, 1.0, f32::MIN_POSITIVE, 1e-42, 65504.0, 65520.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY];
+        let odd =
+            [0.0, -0.0, 1.0, f32::MIN_POSITIVE, 1e-42, 65504.0, 65520.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY];
         let spread = (0..40_000_u32).map(|i| f32::from_bits(i.wrapping_mul(107_374_183))).filter(|v| !v.is_nan());
         odd.into_iter().chain(spread).collect()
     }

@@ -96,7 +96,9 @@ impl WeightsError {
     pub(super) fn writing(file: &Path, needed: u64, written: u64, source: io::Error) -> Self {
         let file = file.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { file, needed, written, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { file, needed, written, source }
+            }
             _ => Self::Io { file, action: "write", source },
         }
     }
@@ -182,7 +184,9 @@ pub enum FileProblem {
         end: u64,
     },
     /// A hole between two tensors, or two that overlap.
-    #[error("`{tensor}` starts at {found} where {expected} is the end of the tensor before it: tensors overlap or leave a hole")]
+    #[error(
+        "`{tensor}` starts at {found} where {expected} is the end of the tensor before it: tensors overlap or leave a hole"
+    )]
     NotContiguous {
         /// The tensor.
         tensor: String,

@@ -223,7 +223,10 @@ mod tests {
         assert_eq!(files.names().collect::<Vec<_>>(), ["a", "z"]);
         assert_eq!(files.metadata()["format"], "pt");
         let a = files.get("a").unwrap();
-        assert_eq!((a.dtype, a.shape.as_slice(), a.bytes), (StoredDtype::F32, &[2, 1][..], &[0, 1, 2, 3, 4, 5, 6, 7][..]));
+        assert_eq!(
+            (a.dtype, a.shape.as_slice(), a.bytes),
+            (StoredDtype::F32, &[2, 1][..], &[0, 1, 2, 3, 4, 5, 6, 7][..])
+        );
         assert_eq!(a.to_f32(), [f32::from_le_bytes([0, 1, 2, 3]), f32::from_le_bytes([4, 5, 6, 7])]);
         a.release(0..8);
         let mut second = [0.0];
@@ -262,7 +265,9 @@ mod tests {
 
     #[test]
     fn the_index_cannot_lead_out_of_the_folder() {
-        for path in ["../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", r"..\\x.safetensors", "x.bin", "..", ""] {
+        for path in
+            ["../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", r"..\\x.safetensors", "x.bin", "..", ""]
+        {
             let dir = folder(&[(INDEX_FILE, index(&format!(r#"{{"a":"{path}"}}"#)))]);
             let text = WeightFiles::open(dir.path()).unwrap_err().to_string();
             assert!(text.contains("places `a` in") && text.contains("in this folder"), "{path}: {text}");
@@ -303,19 +308,35 @@ mod tests {
             (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 9, "data after the last tensor"),
             (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8, "offsets 8..0"),
             (r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "overlap or leave a hole"),
-            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "`b` starts at 4 where 8"),
+            (
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+                "`b` starts at 4 where 8",
+            ),
             (r#"{"a":{"dtype":"F32","shape":[9223372036854775808,2],"data_offsets":[0,0]}}"#, 0, "more than 2^64"),
             (r#"{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}}"#, 0, "more than 2^64"),
-            (r#"{"a":{"dtype":"F32","shape":[4611686018427387903],"data_offsets":[0,18446744073709551612]}}"#, 0, "truncated"),
+            (
+                r#"{"a":{"dtype":"F32","shape":[4611686018427387903],"data_offsets":[0,18446744073709551612]}}"#,
+                0,
+                "truncated",
+            ),
             (r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8, "takes 12 bytes"),
             (r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}"#, 8, "header is not"),
             (r#"{"a":{"dtype":"F32","shape":[1e30],"data_offsets":[0,8]}}"#, 8, "header is not"),
             (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}"#, 8, "header is not"),
             (r#"{"a":{"dtype":"F32","shape":[2]}}"#, 8, "header is not"),
-            (r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]}}"#, 8, "16 dimensions"),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]}}"#,
+                8,
+                "16 dimensions",
+            ),
             // Types and names.
             (r#"{"a":{"dtype":"I8","shape":[8],"data_offsets":[0,8]}}"#, 8, "`a` is I8: only F32"),
-            (r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "`a` occurs twice"),
+            (
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+                "`a` occurs twice",
+            ),
             (r#"{"__metadata__":{"format":1}}"#, 0, "header is not"),
             (r#"{"__metadata__":{},"__metadata__":{}}"#, 0, "occurs twice"),
         ];

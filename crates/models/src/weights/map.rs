@@ -26,9 +26,8 @@ impl FileMap {
         {
             // SAFETY: the mapping is read-only and backed by the file, so a dropped page holds nothing of its own: the
             // next read brings the same bytes back.
-            let advice = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            let advice =
+                unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
             // Advice that the system does not take changes nothing.
             let _ = advice;
         }

@@ -1,8 +1,8 @@
 //! Safetensors files written one tensor at a time, under their final names only when whole.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -10,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::dtype::{StoredDtype, encode};
 use super::fault::WeightsError;
 use super::folder::{INDEX_FILE, SINGLE_FILE};
+use super::part::{PartFile, Published, sync_folder, write_aside};
 
 /// The largest shard that every reader takes (Bedrock refuses larger ones).
 pub const DEFAULT_MAX_SHARD_BYTES: u64 = 5_000_000_000;
@@ -152,26 +153,6 @@ pub fn write_tensors<'a>(
     })
 }
 
-/// Writes `bytes` beside `path`, syncs them and renames: `path` is the old file or the whole new one.
-pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
-    let needed = bytes.len() as u64;
-    let mut part = PartFile::create(path)?;
-    part.file.write_all(bytes).map_err(|e| WeightsError::writing(path, needed, 0, e))?;
-    part.sync(needed, needed)?;
-    part.publish()?.keep();
-    Ok(())
-}
-
-/// Makes the names in `folder` as durable as the files' contents.
-pub fn sync_folder(folder: &Path) -> Result<(), WeightsError> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    // Windows has no such call, and its renames do not need it.
-    #[cfg(unix)]
-    File::open(folder).and_then(|dir| dir.sync_all()).map_err(WeightsError::io(folder, "sync"))?;
-    let _ = folder;
-    Ok(())
-}
-
 /// Takes one tensor's bytes, in as many pieces as suit the producer.
 #[derive(Debug)]
 pub struct TensorSink<'a> {
@@ -220,8 +201,13 @@ fn write_file<E: From<WeightsError>>(
     let begun = part.file.write_all(&length).and_then(|()| part.file.write_all(&header));
     begun.map_err(|e| WeightsError::writing(path, progress.needed, progress.written, e))?;
     for (tensor, expected) in tensors {
-        let mut sink =
-            TensorSink { tensor: &tensor.name, expected: *expected, found: 0, part: &mut part, progress: &mut *progress };
+        let mut sink = TensorSink {
+            tensor: &tensor.name,
+            expected: *expected,
+            found: 0,
+            part: &mut part,
+            progress: &mut *progress,
+        };
         produce(tensor, &mut sink)?;
         if sink.found != sink.expected {
             return Err(sink.wrong_length().into());
@@ -284,71 +270,10 @@ fn refuse_occupied(folder: &Path) -> Result<(), WeightsError> {
     Ok(())
 }
 
-/// `NAME.part`, removed when it is dropped.
-#[derive(Debug)]
-struct PartFile {
-    file: File,
-    part: PathBuf,
-    target: PathBuf,
-    renamed: bool,
-}
-
-impl PartFile {
-    fn create(target: &Path) -> Result<Self, WeightsError> {
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let part = target.with_file_name(name);
-        let file = File::create(&part).map_err(|e| WeightsError::writing(&part, 0, 0, e))?;
-        Ok(Self { file, part, target: target.to_owned(), renamed: false })
-    }
-
-    fn sync(&self, needed: u64, written: u64) -> Result<(), WeightsError> {
-        // Where blocks are allocated late, this is where a full disk shows.
-        self.file.sync_all().map_err(|e| WeightsError::writing(&self.target, needed, written, e))
-    }
-
-    fn publish(mut self) -> Result<Published, WeightsError> {
-        fs::rename(&self.part, &self.target).map_err(WeightsError::io(&self.target, "rename into place"))?;
-        self.renamed = true;
-        Ok(Published { target: Some(self.target.clone()) })
-    }
-}
-
-impl Drop for PartFile {
-    fn drop(&mut self) {
-        if !self.renamed {
-            remove_partial(&self.part);
-        }
-    }
-}
-
-/// A file under its final name, removed when it is dropped before everything that belongs to it is there.
-#[derive(Debug)]
-struct Published {
-    target: Option<PathBuf>,
-}
-
-impl Published {
-    fn keep(mut self) {
-        self.target = None;
-    }
-}
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        if let Some(target) = &self.target {
-            remove_partial(target);
-        }
-    }
-}
-
-/// In a destructor after a failure that is already being reported: a file that cannot be removed either is left.
-fn remove_partial(path: &Path) {
-    let _: io::Result<()> = fs::remove_file(path);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::weights::WeightFiles;
 
@@ -428,10 +353,9 @@ mod tests {
     fn a_failure_leaves_nothing() {
         for failing in ["b", "a.weight", "scalar"] {
             let dir = tempfile::tempdir().unwrap();
-            let result: Result<(), WeightsError> =
-                WeightWriter::plan(dir.path(), three(), 12).unwrap().write(|tensor, sink| {
-                    if tensor.name == failing { sink.put(&[1]) } else { fill(tensor, sink) }
-                });
+            let result: Result<(), WeightsError> = WeightWriter::plan(dir.path(), three(), 12)
+                .unwrap()
+                .write(|tensor, sink| if tensor.name == failing { sink.put(&[1]) } else { fill(tensor, sink) });
             let text = result.unwrap_err().to_string();
             assert!(text.starts_with(failing) && text.contains("1 produced"), "{text}");
             assert!(listing(dir.path()).is_empty(), "{failing}: {:?}", listing(dir.path()));
@@ -468,16 +392,9 @@ mod tests {
         assert!(plan(vec![tensor("a", StoredDtype::F32, &[1]), tensor("a", StoredDtype::F32, &[1])]).is_err());
         assert!(plan(vec![tensor("__metadata__", StoredDtype::F32, &[1])]).is_err());
         assert!(plan(vec![tensor("a", StoredDtype::F32, &[usize::MAX, 2])]).is_err());
-        assert!(plan(vec![tensor("a", StoredDtype::F32, &[usize::MAX / 4]), tensor("b", StoredDtype::F32, &[9])]).is_err());
-    }
-
-    #[test]
-    fn writing_aside_replaces_a_file_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        write_aside(&path, b"one").unwrap();
-        write_aside(&path, b"two").unwrap();
-        assert_eq!((fs::read(&path).unwrap(), listing(dir.path())), (b"two".to_vec(), vec!["config.json".to_owned()]));
+        assert!(
+            plan(vec![tensor("a", StoredDtype::F32, &[usize::MAX / 4]), tensor("b", StoredDtype::F32, &[9])]).is_err()
+        );
     }
 
     #[test]
@@ -494,7 +411,10 @@ mod tests {
         let error = sink.put(&[0; 8]).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, WeightsError::NoSpace { .. }), "{text}");
-        assert!(text.contains("model.safetensors: no space left after 1024 of 4096 bytes; free at least 3072"), "{text}");
+        assert!(
+            text.contains("model.safetensors: no space left after 1024 of 4096 bytes; free at least 3072"),
+            "{text}"
+        );
         drop(part);
         assert!(listing(dir.path()).is_empty());
     }
