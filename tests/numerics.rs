@@ -2,3 +2,5 @@
 mod golden;
 #[path="numerics/training.rs"]
 mod training;
+#[path="numerics/models.rs"]
+mod models;

@@ -7,12 +7,12 @@ use half::{bf16, f16};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rankine_nn::cache::LayerCache;
-use rankine_nn::decoder_layer::{Attention, DecoderLayer, Mlp, Places};
+use rankine_nn::decoder_layer::{Attention, DecoderLayer, Mlp};
 use rankine_nn::embedding::Embedding;
 use rankine_nn::linear::{Linear, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, AttentionMask};
+use rankine_ops::{self as ops, Angles, Attended};
 use thiserror::Error;
 
 use crate::config::{ConfigError, DecoderConfig, TensorSpec};
@@ -101,7 +101,7 @@ impl Model {
 
     fn build(config: DecoderConfig, device: &Device, source: &mut dyn FnMut(&TensorSpec) -> Source) -> Self {
         let mut build = Builder { device, source };
-        let (d, h) = (config.hidden_size, config.num_attention_heads);
+        let d = config.hidden_size;
         let weight = build.matrix("model.embed_tokens.weight", [config.vocab_size, d]);
         let embed_tokens = Embedding { weight: Parameter::Frozen(weight), adapter: None };
         let mut linears = Vec::with_capacity(7 * config.num_hidden_layers + 1);
@@ -134,8 +134,6 @@ impl Model {
                     o_proj: next(),
                     q_norm: config.qk_norm.then(|| norm("self_attn.q_norm", config.head_dim)),
                     k_norm: config.qk_norm.then(|| norm("self_attn.k_norm", config.head_dim)),
-                    num_attention_heads: h,
-                    num_key_value_heads: config.num_key_value_heads,
                     head_dim: config.head_dim,
                 },
                 mlp: Mlp { gate_proj: next(), up_proj: next(), down_proj: next() },
@@ -169,16 +167,20 @@ impl Model {
             x = x + noise;
         }
         seen(0, &x);
-        let places = self.places(tokens.position_ids, tokens.rows);
-        let mut masks: Vec<(Option<usize>, AttentionMask)> = Vec::new();
+        let angles = Angles::new(&self.frequencies, tokens.position_ids);
+        let (heads, groups) = (self.config.num_attention_heads, self.config.num_key_value_heads);
+        let mut seen_keys: Vec<(Option<usize>, Attended)> = Vec::new();
         for (index, layer) in self.model.layers.iter().enumerate() {
             let window = self.config.sliding_window[index];
-            if !masks.iter().any(|(held, _)| *held == window) {
-                let mask = AttentionMask::from_segments(tokens.segment_ids, tokens.rows, window, &self.device);
-                masks.push((window, mask));
-            }
-            let mask = masks.iter().find(|(held, _)| *held == window).map(|(_, mask)| mask);
-            x = layer.forward(x, &places, mask, None, pass);
+            let attended = match seen_keys.iter().find(|(held, _)| *held == window) {
+                Some((_, attended)) => attended.clone(),
+                None => {
+                    let attended = Attended::from_segments(tokens.segment_ids, tokens.rows, window, heads, groups);
+                    seen_keys.push((window, attended.clone()));
+                    attended
+                }
+            };
+            x = layer.forward(x, &angles, &attended, None, pass);
             seen(index + 1, &x);
         }
         self.model.norm.forward(x, pass)
@@ -193,11 +195,12 @@ impl Model {
         let past = cache.len();
         let position_ids: Vec<u32> = (past as u32..(past + input_ids.len()) as u32).collect();
         let mut x = self.embed(input_ids, &pass);
-        let places = self.places(&position_ids, 1);
+        let angles = Angles::new(&self.frequencies, &position_ids);
+        let (heads, groups) = (self.config.num_attention_heads, self.config.num_key_value_heads);
         for (index, layer) in self.model.layers.iter().enumerate() {
             let window = self.config.sliding_window[index];
-            let mask = AttentionMask::after_cache(past, input_ids.len(), window, &self.device);
-            x = layer.forward(x, &places, mask.as_ref(), Some(&mut cache.layers[index]), &mut pass);
+            let attended = Attended::after_cache(past, input_ids.len(), window, heads, groups);
+            x = layer.forward(x, &angles, &attended, Some(&mut cache.layers[index]), &mut pass);
         }
         self.model.norm.forward(x, &pass)
     }
@@ -278,11 +281,6 @@ impl Model {
         let ids: Vec<i64> = input_ids.iter().map(|&id| i64::from(id)).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [input_ids.len()]), &self.device);
         self.model.embed_tokens.forward(ids, pass)
-    }
-
-    fn places(&self, position_ids: &[u32], rows: usize) -> Places {
-        let (cos, sin) = ops::rotary_angles(&self.frequencies, position_ids, rows, &self.device);
-        Places { rows, cos, sin }
     }
 }
 

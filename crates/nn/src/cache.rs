@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 /// The cache of one attention layer, in one sequence.
 #[derive(Debug, Clone, Default)]
 pub struct LayerCache {
-    buffers: Option<(Tensor<4>, Tensor<4>)>, // [1, k, capacity, e] each
+    buffers: Option<(Tensor<2>, Tensor<2>)>, // [capacity, k * e] each
     length: usize,
 }
 
@@ -16,20 +16,20 @@ impl LayerCache {
     /// Adds new keys and values and returns all of them.
     ///
     /// # Shapes
-    /// `k` and `v` [1, k, t, e]; returns both as [1, k, s, e].
-    pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [_, heads, new, e] = k.dims();
+    /// `k` and `v` [t, k * e]; returns both as [s, k * e].
+    pub fn append(&mut self, k: Tensor<2>, v: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let [new, width] = k.dims();
         let length = self.length + new;
         let (keys, values) = match self.buffers.take() {
-            Some((keys, values)) if keys.dims()[2] >= length => (keys, values),
+            Some((keys, values)) if keys.dims()[0] >= length => (keys, values),
             held => {
                 let capacity = length.next_multiple_of(STEP).max(2 * self.length);
-                let wider = |held: Option<Tensor<4>>| {
-                    let buffer = Tensor::zeros([1, heads, capacity, e], &k.device());
+                let wider = |held: Option<Tensor<2>>| {
+                    let buffer = Tensor::zeros([capacity, width], &k.device());
                     match held {
                         Some(held) => {
-                            let seen = held.narrow(2, 0, self.length);
-                            buffer.slice_assign([0..1, 0..heads, 0..self.length, 0..e], seen)
+                            let seen = held.narrow(0, 0, self.length);
+                            buffer.slice_assign([0..self.length, 0..width], seen)
                         }
                         None => buffer,
                     }
@@ -38,11 +38,11 @@ impl LayerCache {
                 (wider(keys), wider(values))
             }
         };
-        let place = [0..1, 0..heads, self.length..length, 0..e];
+        let place = [self.length..length, 0..width];
         let keys = keys.slice_assign(place.clone(), k);
         let values = values.slice_assign(place, v);
         self.length = length;
-        let seen = (keys.clone().narrow(2, 0, length), values.clone().narrow(2, 0, length));
+        let seen = (keys.clone().narrow(0, 0, length), values.clone().narrow(0, 0, length));
         self.buffers = Some((keys, values));
         seen
     }

@@ -1,7 +1,7 @@
 //! One layer of a pre-norm decoder: attention and a gated feed-forward, each added to the residual stream.
 
 use burn::tensor::Tensor;
-use rankine_ops::{self as ops, AttentionMask};
+use rankine_ops::{self as ops, Angles, Attended};
 
 use crate::cache::LayerCache;
 use crate::linear::Linear;
@@ -36,10 +36,6 @@ pub struct Attention {
     pub q_norm: Option<RmsNorm>,
     /// Over each key head's `e` values, before the rotation (Qwen3).
     pub k_norm: Option<RmsNorm>,
-    /// `h`.
-    pub num_attention_heads: usize,
-    /// `k`.
-    pub num_key_value_heads: usize,
     /// `e`.
     pub head_dim: usize,
 }
@@ -55,30 +51,19 @@ pub struct Mlp {
     pub down_proj: Linear,
 }
 
-/// Where the tokens of a pass stand: shared by all layers.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// Rows `b` of the batch.
-    pub rows: usize,
-    /// [b, 1, t, e].
-    pub cos: Tensor<4>,
-    /// [b, 1, t, e].
-    pub sin: Tensor<4>,
-}
-
 impl DecoderLayer {
     /// # Shapes
     /// `x` [b * t, d] in f32; returns the same.
     pub fn forward(
         &self,
         x: Tensor<2>,
-        places: &Places,
-        mask: Option<&AttentionMask>,
+        angles: &Angles,
+        attended: &Attended,
         cache: Option<&mut LayerCache>,
         pass: &mut Pass,
     ) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone(), pass);
-        let x = x + self.self_attn.forward(normed, places, mask, cache, pass);
+        let x = x + self.self_attn.forward(normed, angles, attended, cache, pass);
         let normed = self.post_attention_layernorm.forward(x.clone(), pass);
         x + self.mlp.forward(normed, pass)
     }
@@ -90,28 +75,31 @@ impl Attention {
     pub fn forward(
         &self,
         x: Tensor<2>,
-        places: &Places,
-        mask: Option<&AttentionMask>,
+        angles: &Angles,
+        attended: &Attended,
         cache: Option<&mut LayerCache>,
         pass: &mut Pass,
     ) -> Tensor<2> {
-        let [n, _] = x.dims();
-        let (h, e) = (self.num_attention_heads, self.head_dim);
-        let mut q = split_heads(self.q_proj.forward(x.clone(), pass), places.rows, h);
-        let mut k = split_heads(self.k_proj.forward(x.clone(), pass), places.rows, self.num_key_value_heads);
-        let v = split_heads(self.v_proj.forward(x, pass), places.rows, self.num_key_value_heads);
+        let mut q = self.q_proj.forward(x.clone(), pass); // [b * t, h * e]
+        let mut k = self.k_proj.forward(x.clone(), pass); // [b * t, k * e]
+        let v = self.v_proj.forward(x, pass); // [b * t, k * e]
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
-            q = q_norm.forward(q, pass);
-            k = k_norm.forward(k, pass);
+            q = self.each_head(q, q_norm, pass);
+            k = self.each_head(k, k_norm, pass);
         }
-        let q = ops::apply_rotary(q, places.cos.clone(), places.sin.clone());
-        let k = ops::apply_rotary(k, places.cos.clone(), places.sin.clone());
+        let (q, k) = (ops::rotary(q, angles), ops::rotary(k, angles));
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        let mixed = ops::attention(q, k, v, mask, 1.0 / (e as f64).sqrt()); // [b, h, t, e]
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([n, h * e]), pass)
+        self.o_proj.forward(ops::attention(q, k, v, attended), pass)
+    }
+
+    /// [n, heads * e], normed over each head's `e` values.
+    fn each_head(&self, x: Tensor<2>, norm: &RmsNorm, pass: &Pass) -> Tensor<2> {
+        let [n, width] = x.dims();
+        let heads = x.reshape([n * width / self.head_dim, self.head_dim]);
+        norm.forward(heads, pass).reshape([n, width])
     }
 }
 
@@ -123,12 +111,6 @@ impl Mlp {
         let up = self.up_proj.forward(x, pass);
         self.down_proj.forward(ops::swiglu(gate, up), pass)
     }
-}
-
-/// [b * t, heads * e] to [b, heads, t, e].
-fn split_heads(x: Tensor<2>, rows: usize, heads: usize) -> Tensor<4> {
-    let [n, width] = x.dims();
-    x.reshape([rows, n / rows, heads, width / heads]).swap_dims(1, 2)
 }
 
 impl DecoderLayer {

@@ -64,7 +64,7 @@ impl Linear {
         let bias = self.bias.as_ref().map(|bias| bias.value(pass));
         match &self.adapter {
             None => ops::linear(x, weight, bias),
-            Some(Adapter::Lora(lora)) => ops::linear(x.clone(), weight, bias) + lora.forward(x, pass),
+            Some(Adapter::Lora(lora)) => lora.forward(x, weight, bias, pass),
             Some(Adapter::Dora(dora)) => dora.forward(x, weight, bias, pass),
         }
     }
@@ -90,15 +90,20 @@ impl Lora {
         }
     }
 
-    /// # Shapes
-    /// `x` [n, in]; returns [n, out].
-    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+    /// Dropout, as in peft, is on the adapter's input alone.
+    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, pass: &mut Pass) -> Tensor<2> {
         let (a, b) = (self.lora_a.value(pass), self.lora_b.value(pass));
-        let x = match pass {
-            Pass::Train(noise) => noise.dropout(x, self.dropout),
-            Pass::Infer => x,
+        let y = match pass {
+            Pass::Train(noise) if self.dropout > 0.0 => {
+                let dropped = noise.dropout(x.clone(), self.dropout);
+                ops::linear(x, weight, None) + ops::low_rank(dropped, a, b, self.scale)
+            }
+            _ => ops::low_rank_linear(x, weight, a, b, self.scale),
         };
-        ops::low_rank(x, a, b, self.scale)
+        match bias {
+            Some(bias) => y + bias.cast(DType::F32).unsqueeze::<2>(),
+            None => y,
+        }
     }
 }
 

@@ -16,8 +16,8 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// # Shapes
-    /// `x` [.., d]; returns [.., d].
-    pub fn forward<const D: usize>(&self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+    /// `x` [n, d]; returns [n, d].
+    pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         ops::rms_norm(x, self.weight.value(pass), self.eps)
     }
 }

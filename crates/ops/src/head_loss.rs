@@ -1,6 +1,8 @@
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 
+use crate::cpu::head_loss_and_gradient;
 use crate::linear;
+use crate::operations::on_cpu;
 
 /// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
 ///
@@ -25,6 +27,25 @@ const CHUNK: usize = 256;
 /// # Shapes
 /// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n.
 pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
+    let device = hidden.device().inner();
+    let [n, width] = hidden.dims();
+    if on_cpu([hidden.dtype(), weight.dtype()], &hidden) {
+        let (h, w) = (hidden.clone().inner().into_data(), weight.to_data());
+        if let (Ok(h), Ok(w)) = (h.as_slice(), w.as_slice()) {
+            let (sum, gradient) = head_loss_and_gradient(h, w, targets, width, hidden.is_tracked());
+            let sum = Tensor::from_data(TensorData::new(vec![sum as f32], [1]), &device);
+            let objective = match gradient {
+                Some(gradient) => (hidden * Tensor::from_data(TensorData::new(gradient, [n, width]), &device)).sum(),
+                None => sum.clone(),
+            };
+            return LossSum { sum, objective, tokens: n };
+        }
+    }
+    composed_head_loss(hidden, weight, targets)
+}
+
+/// The reference body of [`head_loss`].
+pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
     let device = hidden.device().inner();
     let [n, _] = hidden.dims();
     let plain = hidden.clone().inner();

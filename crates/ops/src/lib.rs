@@ -1,22 +1,19 @@
 //! The differentiable operations that a decoder is made of.
 //!
-//! Each operation has one composed body of plain tensor operations: right on every backend, differentiated by
-//! the framework, and the reference that any faster kernel is held against.
+//! Each operation has one composed body of plain tensor operations ([`composed`]): right on every backend,
+//! differentiated by the framework, and the reference that a kernel is held against. On the CPU, f32 tensors take
+//! kernels with a hand-written backward; everything else takes the composed body.
 //!
 //! Letters in shapes, here and in the crates above: `b` batch rows, `t` tokens of a row, `s` tokens attended to,
-//! `n` tokens flattened, `d` hidden size, `h` attention heads, `k` key/value heads, `e` head size,
+//! `n` tokens flattened (`b * t`), `d` hidden size, `h` attention heads, `k` key/value heads, `e` head size,
 //! `f` feed-forward size, `v` vocabulary, `r` rank.
 
-mod attention;
+pub mod composed;
+mod cpu;
 mod head_loss;
-mod linear;
-mod norm;
-mod rotary;
-mod swiglu;
+mod layout;
+mod operations;
 
-pub use attention::{AttentionMask, attention};
 pub use head_loss::{LossSum, cross_entropy, head_loss};
-pub use linear::{dora_row_norm, linear, low_rank};
-pub use norm::rms_norm;
-pub use rotary::{apply_rotary, rotary_angles};
-pub use swiglu::swiglu;
+pub use layout::{Angles, Attended};
+pub use operations::{attention, dora_row_norm, linear, low_rank, low_rank_linear, rms_norm, rotary, swiglu};

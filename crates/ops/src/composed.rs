@@ -1,0 +1,59 @@
+//! The reference bodies: plain tensor operations, right on every backend and differentiated by the framework.
+
+use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::{Bool, DType, Tensor, TensorData};
+
+pub use crate::head_loss::composed_head_loss as head_loss;
+use crate::layout::{Angles, Attended};
+
+/// See [`crate::rms_norm`].
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    let mean_square = x.clone().square().mean_dim(1);
+    let scale = mean_square.add_scalar(eps).sqrt().recip();
+    x * scale * weight.cast(DType::F32).unsqueeze::<2>()
+}
+
+/// See [`crate::swiglu`].
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    gate.clone() * sigmoid(gate) * up
+}
+
+/// See [`crate::low_rank_linear`].
+pub fn low_rank_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
+    crate::linear(x.clone(), weight, None) + crate::low_rank(x, a, b, scale)
+}
+
+/// See [`crate::rotary`].
+pub fn rotary(x: Tensor<2>, angles: &Angles) -> Tensor<2> {
+    let [n, width] = x.dims();
+    let half = angles.half();
+    let heads = width / (2 * half);
+    let device = x.device().inner();
+    let table = |values: &[f32]| {
+        let table: Tensor<3> = Tensor::from_data(TensorData::new(values.to_vec(), [n, 1, half]), &device);
+        Tensor::cat(vec![table.clone(), table], 2) // [n, 1, e]
+    };
+    let (cos, sin) = (table(angles.cos()), table(angles.sin()));
+    let x = x.reshape([n, heads, 2 * half]);
+    let first = x.clone().narrow(2, 0, half);
+    let second = x.clone().narrow(2, half, half);
+    let rotated = Tensor::cat(vec![second.neg(), first], 2);
+    (x * cos + rotated * sin).reshape([n, width])
+}
+
+/// See [`crate::attention`].
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, attended: &Attended) -> Tensor<2> {
+    let Attended { rows: b, queries: t, keys: s, heads: h, groups, .. } = *attended;
+    let [_, width] = q.dims();
+    let (e, shared) = (width / h, h / groups);
+    let device = q.device().inner();
+    let split = |x: Tensor<2>, tokens: usize, heads: usize| x.reshape([b, tokens, heads, e]).swap_dims(1, 2);
+    let q = split(q, t, h).mul_scalar(attended.scale(e)).reshape([b, groups, shared * t, e]);
+    let (k, v) = (split(k, s, groups), split(v, s, groups));
+    let blocked: Tensor<4, Bool> = Tensor::from_data(TensorData::new(attended.blocked(), [b, 1, t, s]), &device);
+    let scores = q.matmul(k.transpose()).reshape([b, h, t, s]);
+    // Finite, so that a gradient through a blocked score is 0 and never NaN.
+    let scores = scores.mask_fill(blocked.expand([b, h, t, s]), -1e30);
+    let weights = softmax(scores, 3).reshape([b, groups, shared * t, s]);
+    weights.matmul(v).reshape([b, h, t, e]).swap_dims(1, 2).reshape([b * t, width])
+}

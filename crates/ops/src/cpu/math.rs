@@ -1,0 +1,162 @@
+//! Loops compiled for the instruction sets at hand, and a vectorisable exponential.
+
+/// Defines a function whose body is compiled for AVX-512, AVX2 and the portable baseline, chosen at run time.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn portable($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                if std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512dq")
+                    && std::is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: every feature that the function enables was just detected.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            portable($($arg),*)
+        }
+    };
+}
+pub(super) use vectorised;
+
+/// `exp(x)` within 2 units in the last place, without a branch or a call. Below -87 it is 0, above 88 it stays.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts so that r is exact (Cephes, expf.c).
+    let clamped = x.clamp(-87.3, 88.3);
+    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let r = (clamped - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5.000_000_1e-1;
+    let y = p * r * r + r + 1.0;
+    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    if x < -87.3 { 0.0 } else { y * scale }
+}
+
+/// Partial sums that the compiler may keep in one vector register.
+const LANES: usize = 16;
+
+/// `sum(a * b)`.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a_whole, a_rest) = a.as_chunks::<LANES>();
+    let (b_whole, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_whole.iter().zip(b_whole) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest value.
+#[inline(always)]
+pub(super) fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |max, value| if *value > max { *value } else { max })
+}
+
+vectorised! {
+    /// Replaces each value by `exp(value * scale - shift)` and returns their sum.
+    pub(super) fn exp_and_sum(values: &mut [f32], scale: f32, shift: f32) -> f32 {
+        let mut lanes = [0.0_f32; LANES];
+        let (whole, rest) = values.as_chunks_mut::<LANES>();
+        for chunk in whole {
+            for lane in 0..LANES {
+                chunk[lane] = exp(chunk[lane] * scale - shift);
+                lanes[lane] += chunk[lane];
+            }
+        }
+        let mut sum: f32 = lanes.iter().sum();
+        for value in rest {
+            *value = exp(*value * scale - shift);
+            sum += *value;
+        }
+        sum
+    }
+}
+
+vectorised! {
+    /// The largest value.
+    pub(super) fn maximum(values: &[f32]) -> f32 {
+        max(values)
+    }
+}
+
+vectorised! {
+    /// Multiplies every value.
+    pub(super) fn scale(values: &mut [f32], factor: f32) {
+        for value in values {
+            *value *= factor;
+        }
+    }
+}
+
+vectorised! {
+    /// `into += from`.
+    pub(super) fn add(into: &mut [f32], from: &[f32]) {
+        for (into, from) in into.iter_mut().zip(from) {
+            *into += from;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_to_the_libraries() {
+        for step in -8730..8830 {
+            let x = step as f32 / 100.0;
+            let (found, expected) = (exp(x), x.exp());
+            assert!((found - expected).abs() <= 3e-7 * expected, "exp({x}) = {found}, {expected} expected");
+        }
+        assert_eq!(exp(-1e30), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sums_and_maxima_take_the_rest_too() {
+        let values: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin()).collect();
+        let expected: f32 = values.iter().map(|v| v * v).sum();
+        assert!((dot(&values, &values) - expected).abs() < 1e-5);
+        assert_eq!(maximum(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let mut powers = values.clone();
+        let sum = exp_and_sum(&mut powers, 2.0, 0.5);
+        let expected: f32 = values.iter().map(|v| (v * 2.0 - 0.5).exp()).sum();
+        assert!((sum - expected).abs() < 1e-4);
+    }
+}
