@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, Faults};
+use crate::labels::{Made, make};
 use crate::record::{Content, Dataset, Record, RecordSource};
-use crate::spans::{Piece, chat_pieces};
-use crate::tokenizer::{Encoded, TextTokenizer};
+use crate::tokenizer::TextTokenizer;
 
 /// The label of a token that is not trained on.
 pub const IGNORED: i64 = -100;
@@ -79,7 +79,8 @@ pub struct TokenizeReport {
     pub truncated: usize,
     /// Examples that were left out because no token of them is trained on.
     pub dropped: usize,
-    /// Prompts whose last token would have merged with the completion's first: encoded apart.
+    /// Prompts whose last token would have merged with the answer's first. A completion is then encoded apart;
+    /// in a conversation the shared token is not trained.
     pub boundary_merges: usize,
     /// Conversations that became several examples because the template rewrites earlier answers.
     pub split_records: usize,
@@ -156,20 +157,13 @@ pub fn tokenize(
     Ok(Tokenized { examples, report })
 }
 
-/// The examples of one record before they are cut to length.
-struct Made {
-    examples: Vec<Example>,
-    boundary_merge: bool,
-    without_stop: usize,
-}
-
 fn gather(
     made: Made,
     max_seq_len: usize,
     examples: &mut Vec<Example>,
     report: &mut TokenizeReport,
 ) {
-    report.boundary_merges += usize::from(made.boundary_merge);
+    report.boundary_merges += made.boundary_merges;
     report.split_records += usize::from(made.examples.len() > 1);
     report.without_stop += made.without_stop;
     for mut example in made.examples {
@@ -207,171 +201,4 @@ fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataErro
         "none of the {} records has a token to train on\n  help: {help}",
         report.records
     ))
-}
-
-fn make(
-    record: &Record,
-    dataset: u32,
-    tokenizer: &TextTokenizer,
-    config: &TokenizeConfig,
-) -> Result<Made, String> {
-    let example = |input_ids: Vec<u32>, mask: Vec<bool>, completion_start: Option<usize>| Example {
-        labels: input_ids
-            .iter()
-            .zip(mask)
-            .enumerate()
-            .map(|(index, (id, trained))| {
-                if trained && index > 0 {
-                    i64::from(*id)
-                } else {
-                    IGNORED
-                }
-            })
-            .collect(),
-        input_ids,
-        completion_start,
-        source: record.source.clone(),
-        dataset,
-    };
-    let plain = |ids: Vec<u32>, mask: Vec<bool>, start: Option<usize>, boundary_merge: bool| Made {
-        examples: vec![example(ids, mask, start)],
-        boundary_merge,
-        without_stop: 0,
-    };
-    match &record.content {
-        Content::Text(text) => {
-            let mut ids = with_bos(text, tokenizer).map_err(|error| error.to_string())?;
-            end(&mut ids, tokenizer);
-            let mask = vec![true; ids.len()];
-            Ok(plain(ids, mask, None, false))
-        }
-        Content::PromptCompletion { prompt, completion } => {
-            let (ids, start, merged) = prompt_completion(prompt, completion, tokenizer)
-                .map_err(|error| error.to_string())?;
-            let all = config.train_on == TrainOn::All;
-            let mask = (0..ids.len()).map(|index| all || index >= start).collect();
-            Ok(plain(ids, mask, Some(start), merged))
-        }
-        Content::Chat {
-            messages,
-            trained,
-            tools,
-        } => {
-            let pieces = chat_pieces(
-                tokenizer,
-                messages,
-                trained,
-                tools.as_ref(),
-                config.train_on,
-            )?;
-            let without_stop = pieces.iter().map(|piece| piece.without_stop).sum();
-            let examples = pieces
-                .into_iter()
-                .map(|piece| {
-                    let (ids, mask, start) =
-                        chat(&piece, tokenizer).map_err(|error| error.to_string())?;
-                    let one_answer = piece.spans.len() == 1 && config.train_on != TrainOn::All;
-                    Ok(example(ids, mask, start.filter(|_| one_answer)))
-                })
-                .collect::<Result<Vec<_>, String>>()?;
-            Ok(Made {
-                examples,
-                boundary_merge: false,
-                without_stop,
-            })
-        }
-    }
-}
-
-/// The text's tokens after what the post-processor puts before a text (BOS, mostly). What it puts behind is
-/// left out: a prompt does not end there.
-fn with_bos(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
-    let mut ids = tokenizer.prefix().to_vec();
-    ids.extend(tokenizer.encode(text, false)?.ids);
-    once(&mut ids, tokenizer.bos_id());
-    Ok(ids)
-}
-
-/// A text that spells the BOS that was just added, or a template that writes it twice, has it once all the same.
-fn once(ids: &mut Vec<u32>, bos: Option<u32>) -> bool {
-    let doubled = bos.is_some() && ids.first().copied() == bos && ids.get(1).copied() == bos;
-    if doubled {
-        ids.remove(0);
-    }
-    doubled
-}
-
-fn end(ids: &mut Vec<u32>, tokenizer: &TextTokenizer) {
-    if let Some(eos) = tokenizer.eos_id()
-        && ids.last() != Some(&eos)
-    {
-        ids.push(eos);
-    }
-}
-
-/// Tokens, the place where the completion begins, and whether the two had to be encoded apart.
-fn prompt_completion(
-    prompt: &str,
-    completion: &str,
-    tokenizer: &TextTokenizer,
-) -> Result<(Vec<u32>, usize, bool), DataError> {
-    let given = with_bos(prompt, tokenizer)?;
-    let mut whole = with_bos(&format!("{prompt}{completion}"), tokenizer)?;
-    let merged = !whole.starts_with(&given);
-    let start = given.len();
-    if merged {
-        // The model is given the prompt alone, so that is what it has to be trained after.
-        whole = given;
-        whole.extend(continuation(completion, tokenizer)?);
-    }
-    end(&mut whole, tokenizer);
-    Ok((whole, start, merged))
-}
-
-/// The tokens of a text that goes on another one. Tokenizers of SentencePiece's kind put a space before any
-/// text; a line break before it takes that space and is then cut off again.
-fn continuation(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
-    let anchor = tokenizer.encode("\n", false)?.ids;
-    let mut anchored = tokenizer.encode(&format!("\n{text}"), false)?.ids;
-    if anchored.starts_with(&anchor) {
-        Ok(anchored.split_off(anchor.len()))
-    } else {
-        Ok(tokenizer.encode(text, false)?.ids)
-    }
-}
-
-/// Tokens, mask and the first trained place. The template has written BOS itself where it wants one, so none
-/// is added, as in transformers.
-fn chat(
-    piece: &Piece,
-    tokenizer: &TextTokenizer,
-) -> Result<(Vec<u32>, Vec<bool>, Option<usize>), DataError> {
-    let encoded = tokenizer.encode(&piece.text, false)?;
-    let mut mask = mask(&encoded, &piece.spans);
-    let mut ids = encoded.ids;
-    if once(&mut ids, tokenizer.bos_id()) {
-        mask.remove(0);
-    }
-    let start = mask.iter().position(|trained| *trained);
-    Ok((ids, mask, start))
-}
-
-/// A token is trained if it begins in a span. One that begins before the span and reaches into it is not:
-/// after the prompt alone, inference never asks for that token.
-fn mask(encoded: &Encoded, spans: &[std::ops::Range<usize>]) -> Vec<bool> {
-    let mut reached = 0;
-    encoded
-        .offsets
-        .iter()
-        .map(|&(start, end)| {
-            // Some post-processors trim spaces off the offsets: the bytes between two tokens belong to the later
-            // one. Tokens that share one character all have its whole range, so `start` may lie before.
-            let begins = start.min(reached);
-            reached = reached.max(end);
-            let after = spans.partition_point(|span| span.end <= begins);
-            spans
-                .get(after)
-                .is_some_and(|span| span.start <= begins && begins < span.end)
-        })
-        .collect()
 }

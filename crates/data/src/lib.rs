@@ -18,6 +18,7 @@ mod error;
 mod example;
 mod files;
 mod glob;
+mod labels;
 mod loader;
 mod messages;
 mod order;

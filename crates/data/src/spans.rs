@@ -45,8 +45,9 @@ pub(crate) fn chat_pieces(
     let whole = conversation.render(messages.len(), false).map_err(say)?;
     let targets = match train_on {
         TrainOn::All => {
+            let everything = 0..whole.text.len();
             return Ok(vec![Piece {
-                spans: Vec::from([0..whole.text.len()]),
+                spans: vec![everything],
                 without_stop: 0,
                 text: whole.text,
             }]);
@@ -131,6 +132,15 @@ fn by_prefix(
     whole: String,
     targets: &[usize],
 ) -> Result<Vec<Piece>, String> {
+    let mut answers = Vec::with_capacity(targets.len());
+    for &index in targets {
+        let prompt = conversation.render(index, true).map_err(say)?.text;
+        let turn = conversation.render(index + 1, false).map_err(say)?.text;
+        if !turn.starts_with(&prompt) {
+            return Err(not_prefix_stable(index, &prompt, &turn));
+        }
+        answers.push((prompt.len(), turn));
+    }
     let mut pieces = vec![Piece {
         text: whole,
         spans: Vec::new(),
@@ -138,14 +148,9 @@ fn by_prefix(
     }];
     // From the end, so that a text that ends after one answer also serves those before it that it shows as
     // they were given.
-    for &index in targets.iter().rev() {
-        let prompt = conversation.render(index, true).map_err(say)?.text;
-        let turn = conversation.render(index + 1, false).map_err(say)?.text;
-        if !turn.starts_with(&prompt) {
-            return Err(not_prefix_stable(index, &prompt, &turn));
-        }
-        let end = stop_end(tokenizer, &turn, prompt.len());
-        let span = prompt.len()..end.unwrap_or(turn.len());
+    for (start, turn) in answers.into_iter().rev() {
+        let end = stop_end(tokenizer, &turn, start);
+        let span = start..end.unwrap_or(turn.len());
         let at = match pieces
             .iter()
             .position(|piece| piece.text.starts_with(&turn))

@@ -41,6 +41,7 @@ pub(crate) fn environment(clock: Arc<AtomicI64>) -> Result<Environment<'static>,
             .lstrip_blocks(true)
             .build()?,
     );
+    minijinja_contrib::add_to_environment(&mut environment);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(|out, _, value| match value.as_str() {
@@ -72,6 +73,16 @@ pub(crate) fn environment(clock: Arc<AtomicI64>) -> Result<Environment<'static>,
         methods::strip(&to_str(value), chars, true, true).to_owned()
     });
     environment.add_filter("string", to_str);
+    environment.add_filter("int", int);
+    environment.add_filter("float", |value: &Value, default: Option<f64>| {
+        as_float(value).or(default).unwrap_or_default()
+    });
+    environment.add_filter("wordcount", |value: &Value| {
+        to_str(value)
+            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .filter(|word| !word.is_empty())
+            .count()
+    });
     environment.add_filter("join", join);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
@@ -145,6 +156,45 @@ fn join(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<String, Error> 
         joined.push_str(&to_str(&item));
     }
     Ok(joined)
+}
+
+/// `int(default=0, base=10)`: what is not a number is the default.
+fn int(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let (positional, kwargs) = split_arguments(arguments);
+    let named: Option<Value> = kwargs.get("default")?;
+    let default = positional
+        .first()
+        .cloned()
+        .or(named)
+        .unwrap_or_else(|| Value::from(0));
+    let named: Option<Value> = kwargs.get("base")?;
+    let base = positional.get(1).cloned().or(named);
+    kwargs.assert_all_used()?;
+    let base = base.and_then(|base| base.as_usize()).unwrap_or(10);
+    let text = to_str(value);
+    let whole = match value.kind() {
+        ValueKind::Number if value.is_integer() => return Ok(value.clone()),
+        // A radix that Python does not know either.
+        ValueKind::String if (2..=36).contains(&base) => {
+            i64::from_str_radix(&text.trim().replace('_', ""), base as u32).ok()
+        }
+        _ => None,
+    };
+    let cut = || {
+        as_float(value)
+            .filter(|float| float.abs() < 1e18)
+            .map(|float| float.trunc() as i64)
+    };
+    Ok(whole.or_else(cut).map_or(default, Value::from))
+}
+
+fn as_float(value: &Value) -> Option<f64> {
+    match value.kind() {
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        ValueKind::String => value.as_str()?.trim().parse().ok(),
+        _ => None,
+    }
 }
 
 /// `default(default_value='', boolean=False)`.

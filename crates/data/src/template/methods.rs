@@ -236,8 +236,9 @@ fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
             from_end,
         );
     }
+    // What is left over keeps the whitespace at its far end.
     if !rest.is_empty() {
-        parts.push(strip(rest, None, from_end, !from_end && parts.len() < most));
+        parts.push(rest);
     }
     parts
 }

@@ -99,3 +99,33 @@ fn every_conversation_renders_as_in_transformers() {
         wrong.join("\n")
     );
 }
+
+/// Filters, tests, methods, operators and whitespace one by one (`fragments/generate.py`).
+#[test]
+fn pieces_of_templates_render_as_in_jinja2() {
+    let file: Value = serde_json::from_str(include_str!("fragments/fragments.json")).unwrap();
+    let context: &Map<String, Value> = file["context"].as_object().unwrap();
+    let mut wrong = Vec::new();
+    for case in file["cases"].as_array().unwrap() {
+        let source = case["template"].as_str().unwrap();
+        let found = ChatTemplate::new(source, &SpecialTokens::default())
+            .and_then(|template| template.render(&[], None, false, context));
+        match (found, case["expected"].as_str()) {
+            (Ok(found), Some(expected)) if found.text == expected => {}
+            (Err(_), None) => {}
+            (Ok(found), expected) => wrong.push(format!(
+                "{source}\n  found    {:?}\n  expected {expected:?}",
+                found.text
+            )),
+            (Err(error), expected) => {
+                wrong.push(format!("{source}\n  {error}\n  expected {expected:?}"))
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} pieces:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}

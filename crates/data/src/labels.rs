@@ -1,0 +1,206 @@
+//! One record to tokens and labels.
+
+use std::ops::Range;
+
+use crate::error::DataError;
+use crate::example::{Example, IGNORED, TokenizeConfig, TrainOn};
+use crate::record::{Content, Record};
+use crate::spans::{Piece, chat_pieces};
+use crate::tokenizer::{Encoded, TextTokenizer};
+
+/// The examples of one record before they are cut to length.
+pub(crate) struct Made {
+    pub(crate) examples: Vec<Example>,
+    pub(crate) boundary_merges: usize,
+    pub(crate) without_stop: usize,
+}
+
+/// The examples of a record, or why there are none.
+pub(crate) fn make(
+    record: &Record,
+    dataset: u32,
+    tokenizer: &TextTokenizer,
+    config: &TokenizeConfig,
+) -> Result<Made, String> {
+    let say = |error: DataError| error.to_string();
+    let (tokens, without_stop) = match &record.content {
+        Content::Text(text) => {
+            let tokens = plain_text(text, tokenizer).map_err(say)?;
+            (vec![tokens], usize::from(tokenizer.eos_id().is_none()))
+        }
+        Content::PromptCompletion { prompt, completion } => {
+            let mut tokens = prompt_completion(prompt, completion, tokenizer).map_err(say)?;
+            if config.train_on == TrainOn::All {
+                tokens.mask.fill(true);
+            }
+            (vec![tokens], usize::from(tokenizer.eos_id().is_none()))
+        }
+        Content::Chat {
+            messages,
+            trained,
+            tools,
+        } => {
+            let train_on = config.train_on;
+            let pieces = chat_pieces(tokenizer, messages, trained, tools.as_ref(), train_on)?;
+            let without_stop = pieces.iter().map(|piece| piece.without_stop).sum();
+            let tokens = pieces
+                .iter()
+                .map(|piece| {
+                    let mut tokens = chat(piece, tokenizer).map_err(say)?;
+                    if piece.spans.len() != 1 || train_on == TrainOn::All {
+                        tokens.completion_start = None;
+                    }
+                    Ok(tokens)
+                })
+                .collect::<Result<Vec<_>, String>>()?;
+            (tokens, without_stop)
+        }
+    };
+    Ok(Made {
+        boundary_merges: tokens.iter().map(|tokens| tokens.merges).sum(),
+        without_stop,
+        examples: tokens
+            .into_iter()
+            .map(|tokens| Example {
+                labels: labels(&tokens),
+                input_ids: tokens.ids,
+                completion_start: tokens.completion_start,
+                source: record.source.clone(),
+                dataset,
+            })
+            .collect(),
+    })
+}
+
+/// Tokens, which of them are trained, and where the one answer begins.
+struct Tokens {
+    ids: Vec<u32>,
+    mask: Vec<bool>,
+    completion_start: Option<usize>,
+    /// Places where prompt and answer would have shared a token.
+    merges: usize,
+}
+
+fn labels(tokens: &Tokens) -> Vec<i64> {
+    let mut labels: Vec<i64> = tokens
+        .ids
+        .iter()
+        .zip(&tokens.mask)
+        .map(|(id, trained)| if *trained { i64::from(*id) } else { IGNORED })
+        .collect();
+    if let Some(first) = labels.first_mut() {
+        *first = IGNORED;
+    }
+    labels
+}
+
+fn plain_text(text: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
+    let mut ids = with_bos(text, tokenizer)?;
+    end(&mut ids, tokenizer);
+    Ok(Tokens {
+        mask: vec![true; ids.len()],
+        ids,
+        completion_start: None,
+        merges: 0,
+    })
+}
+
+fn prompt_completion(
+    prompt: &str,
+    completion: &str,
+    tokenizer: &TextTokenizer,
+) -> Result<Tokens, DataError> {
+    let given = with_bos(prompt, tokenizer)?;
+    let mut ids = with_bos(&format!("{prompt}{completion}"), tokenizer)?;
+    let start = given.len();
+    let merged = !ids.starts_with(&given);
+    if merged {
+        // The model is given the prompt alone, so that is what it has to be trained after.
+        ids = given;
+        ids.extend(continuation(completion, tokenizer)?);
+    }
+    end(&mut ids, tokenizer);
+    Ok(Tokens {
+        mask: (0..ids.len()).map(|index| index >= start).collect(),
+        completion_start: Some(start),
+        ids,
+        merges: usize::from(merged),
+    })
+}
+
+/// The template has written BOS itself where it wants one, so none is added, as in transformers.
+fn chat(piece: &Piece, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
+    let encoded = tokenizer.encode(&piece.text, false)?;
+    let (mut mask, merges) = mask(&encoded, &piece.spans);
+    let mut ids = encoded.ids;
+    if once(&mut ids, tokenizer.bos_id()) {
+        mask.remove(0);
+    }
+    Ok(Tokens {
+        completion_start: mask.iter().position(|trained| *trained),
+        ids,
+        mask,
+        merges,
+    })
+}
+
+/// A token is trained if it begins in a span. One that begins before the span and reaches into it is not:
+/// after the prompt alone, inference never asks for that token. Says how many there are of those, too.
+fn mask(encoded: &Encoded, spans: &[Range<usize>]) -> (Vec<bool>, usize) {
+    let mut reached = 0;
+    let mut straddling = 0;
+    let mask = encoded
+        .offsets
+        .iter()
+        .map(|&(start, end)| {
+            // Some post-processors trim spaces off the offsets: the bytes between two tokens belong to the later
+            // one. Tokens that share one character all have its whole range, so `start` may lie before.
+            let begins = start.min(reached);
+            reached = reached.max(end);
+            let span = spans.get(spans.partition_point(|span| span.end <= begins));
+            let trained = span.is_some_and(|span| span.start <= begins);
+            straddling +=
+                usize::from(span.is_some_and(|span| begins < span.start && span.start < end));
+            trained
+        })
+        .collect();
+    (mask, straddling)
+}
+
+/// The text's tokens after what the post-processor puts before a text (BOS, mostly). What it puts behind is
+/// left out: a prompt does not end there.
+fn with_bos(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
+    let mut ids = tokenizer.prefix().to_vec();
+    ids.extend(tokenizer.encode(text, false)?.ids);
+    once(&mut ids, tokenizer.bos_id());
+    Ok(ids)
+}
+
+/// A text that spells the BOS that was just added, or a template that writes it twice, has it once all the same.
+fn once(ids: &mut Vec<u32>, bos: Option<u32>) -> bool {
+    let doubled = bos.is_some() && ids.first().copied() == bos && ids.get(1).copied() == bos;
+    if doubled {
+        ids.remove(0);
+    }
+    doubled
+}
+
+fn end(ids: &mut Vec<u32>, tokenizer: &TextTokenizer) {
+    if let Some(eos) = tokenizer.eos_id()
+        && ids.last() != Some(&eos)
+    {
+        ids.push(eos);
+    }
+}
+
+/// The tokens of a text that goes on another one. Tokenizers of SentencePiece's kind put a space before any
+/// text; a line break before it takes that space and is then cut off again.
+fn continuation(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
+    let anchor = tokenizer.encode("\n", false)?.ids;
+    let mut anchored = tokenizer.encode(&format!("\n{text}"), false)?.ids;
+    if anchored.starts_with(&anchor) {
+        Ok(anchored.split_off(anchor.len()))
+    } else {
+        Ok(tokenizer.encode(text, false)?.ids)
+    }
+}
