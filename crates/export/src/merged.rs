@@ -17,7 +17,7 @@ use crate::card;
 use crate::companions;
 use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
-use crate::product::Panels;
+use crate::product::{Matrix, add_product};
 use crate::{ExportConfig, ExportInputs, Made, Progress};
 
 /// Values of a block: 16 MB of f32.
@@ -195,25 +195,33 @@ fn set_norm(row: &mut [f32], magnitude: f32) {
 
 /// The update as a product over the weight's rows: `left [rows, r]` times `right [r, columns]`.
 struct Factors {
-    left: Vec<f32>,
-    right: Panels,
+    layout: Layout,
+    a: Vec<f32>,
+    b: Vec<f32>,
     rank: usize,
+    rows: usize,
     columns: usize,
     scale: f32,
 }
 
 impl Factors {
     fn of(change: &LowRank<'_>, rows: usize, columns: usize) -> Self {
-        let (a, b) = (change.a.to_f32(), change.b.to_f32());
-        let rank = change.a.shape[0];
-        let (left, right) = match change.layout {
-            Layout::Linear => (b, Panels::from_rows(&a, rank, columns)),
+        let [a, b] = [&change.a, &change.b].map(|factor| {
+            let values = factor.to_f32();
+            factor.release(0..factor.bytes.len());
+            values
+        });
+        Self { layout: change.layout, a, b, rank: change.a.shape[0], rows, columns, scale: change.scale }
+    }
+
+    fn left_and_right(&self) -> (Matrix<'_>, Matrix<'_>) {
+        let Self { a, b, rank, rows, columns, .. } = self;
+        match self.layout {
+            Layout::Linear => (Matrix::new(b, *rows, *rank), Matrix::new(a, *rank, *columns)),
             Layout::Embedding => {
-                let left = (0..rows).flat_map(|row| (0..rank).map(move |k| (row, k))).map(|(row, k)| a[k * rows + row]);
-                (left.collect(), Panels::from_columns(&b, rank, columns))
+                (Matrix::new(a, *rank, *rows).transposed(), Matrix::new(b, *columns, *rank).transposed())
             }
-        };
-        Self { left, right, rank, columns, scale: change.scale }
+        }
     }
 
     /// What each column of `W + s left right` is multiplied by to have the norm `magnitude`.
@@ -236,15 +244,15 @@ impl Factors {
         weight: &StoredTensor<'_>,
         mut use_block: impl FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        let total_rows = weight.len() / self.columns;
-        let block_rows = (BLOCK / self.columns).clamp(1, total_rows.max(1));
+        let (left, right) = self.left_and_right();
+        let block_rows = (BLOCK / self.columns).clamp(1, self.rows);
         let mut block = vec![0.0; block_rows * self.columns];
-        for first in (0..total_rows).step_by(block_rows) {
-            let rows = block_rows.min(total_rows - first);
-            let block = &mut block[..rows * self.columns];
-            let values = first * self.columns..(first + rows) * self.columns;
+        for first in (0..self.rows).step_by(block_rows) {
+            let end = self.rows.min(first + block_rows);
+            let block = &mut block[..(end - first) * self.columns];
+            let values = first * self.columns..end * self.columns;
             weight.read_into(values.clone(), block);
-            self.right.add_product(block, &self.left[first * self.rank..(first + rows) * self.rank], self.scale);
+            add_product(block, left.rows(first..end), right, self.scale);
             use_block(first, block)?;
             let width = weight.dtype.bytes();
             weight.release(values.start * width..values.end * width);

@@ -1,99 +1,90 @@
 //! The one product of a merge: a tall matrix of rank r times a wide one, added to a block of rows.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-/// Columns of a panel: eight accumulators of four rows fill the registers of the smallest x86-64.
-const WIDTH: usize = 8;
-/// Rows taken together.
-const HEIGHT: usize = 4;
-/// Rows that one task takes.
-const TASK_ROWS: usize = 32;
+use gemm::Parallelism;
 
-/// The wide factor `[r, columns]`, packed into panels so that the inner loop reads it in order.
-#[derive(Debug)]
-pub(crate) struct Panels {
-    /// Panel by panel, `[r][WIDTH]` each; the last one is filled up with zeros.
-    data: Vec<f32>,
-    rank: usize,
+/// Values seen as a matrix, row by row or column by column.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
     columns: usize,
+    row_stride: usize,
+    column_stride: usize,
 }
 
-impl Panels {
-    /// Packs a factor given row by row, `[rank, columns]`.
-    pub(crate) fn from_rows(rows: &[f32], rank: usize, columns: usize) -> Self {
-        Self::pack(rank, columns, |k, column| rows[k * columns + column])
-    }
-
-    /// Packs a factor given as its transpose, `[columns, rank]`.
-    pub(crate) fn from_columns(transposed: &[f32], rank: usize, columns: usize) -> Self {
-        Self::pack(rank, columns, |k, column| transposed[column * rank + k])
-    }
-
-    fn pack(rank: usize, columns: usize, at: impl Fn(usize, usize) -> f32) -> Self {
-        let mut data = vec![0.0; columns.div_ceil(WIDTH) * WIDTH * rank];
-        for (panel, slots) in data.chunks_mut((rank * WIDTH).max(1)).enumerate() {
-            for (i, slot) in slots.iter_mut().enumerate() {
-                let (k, column) = (i / WIDTH, panel * WIDTH + i % WIDTH);
-                if column < columns {
-                    *slot = at(k, column);
-                }
-            }
-        }
-        Self { data, rank, columns }
-    }
-
-    /// `block += scale * left * self`, on all cores.
+impl<'a> Matrix<'a> {
+    /// `values` [rows, columns], row by row.
     ///
-    /// # Shapes
-    /// `block` [n, columns], `left` [n, r].
-    pub(crate) fn add_product(&self, block: &mut [f32], left: &[f32], scale: f32) {
-        if self.rank == 0 || self.columns == 0 {
-            return;
-        }
-        block
-            .par_chunks_mut(TASK_ROWS * self.columns)
-            .zip(left.par_chunks(TASK_ROWS * self.rank))
-            .for_each(|(rows, left)| self.add_rows(rows, left, scale));
+    /// # Panics
+    /// Where there are not as many values.
+    pub(crate) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(values.len(), rows * columns, "values of a [{rows}, {columns}] matrix");
+        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
-    fn add_rows(&self, rows: &mut [f32], left: &[f32], scale: f32) {
-        for (p, panel) in self.data.chunks_exact(self.rank * WIDTH).enumerate() {
-            let first = p * WIDTH;
-            let width = WIDTH.min(self.columns - first);
-            let groups = rows.chunks_mut(HEIGHT * self.columns).zip(left.chunks(HEIGHT * self.rank));
-            for (rows, left) in groups {
-                let sums = match left.chunks_exact(self.rank).len() {
-                    HEIGHT => dot::<HEIGHT>(panel, left, self.rank),
-                    // The last rows of a matrix, one by one.
-                    count => {
-                        let mut sums = [[0.0; WIDTH]; HEIGHT];
-                        for (i, left) in left.chunks_exact(self.rank).take(count).enumerate() {
-                            [sums[i]] = dot::<1>(panel, left, self.rank);
-                        }
-                        sums
-                    }
-                };
-                for (row, sums) in rows.chunks_exact_mut(self.columns).zip(&sums) {
-                    row[first..first + width].iter_mut().zip(sums).for_each(|(w, sum)| *w += scale * sum);
-                }
-            }
+    /// The same values with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        let Self { values, rows, columns, row_stride, column_stride } = self;
+        Self { values, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// Where it does not have them.
+    pub(crate) fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start < rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        Self { values: self.values.get(rows.start * self.row_stride..).unwrap_or_default(), rows: rows.len(), ..self }
+    }
+
+    /// Whether every place of the matrix is one of `values`.
+    fn is_inside(&self) -> bool {
+        match (self.rows.checked_sub(1), self.columns.checked_sub(1)) {
+            (Some(row), Some(column)) => row * self.row_stride + column * self.column_stride < self.values.len(),
+            _ => true,
         }
     }
 }
 
-/// `left [N, r] * panel [r, WIDTH]`.
-fn dot<const N: usize>(panel: &[f32], left: &[f32], rank: usize) -> [[f32; WIDTH]; N] {
-    let mut sums = [[0.0_f32; WIDTH]; N];
-    let mut left_rows = [&left[..0]; N];
-    left_rows.iter_mut().zip(left.chunks_exact(rank)).for_each(|(slot, row)| *slot = row);
-    let (panel, _) = panel.as_chunks::<WIDTH>();
-    for (k, right) in panel.iter().enumerate() {
-        for (sums, left) in sums.iter_mut().zip(&left_rows) {
-            let factor = left[k];
-            sums.iter_mut().zip(right).for_each(|(sum, right)| *sum += factor * right);
-        }
+/// `block += scale * left * right`, on all cores.
+///
+/// # Shapes
+/// `block` [n, m] row by row, `left` [n, r], `right` [r, m].
+///
+/// # Panics
+/// Where the shapes do not fit.
+#[allow(unsafe_code)]
+pub(crate) fn add_product(block: &mut [f32], left: Matrix<'_>, right: Matrix<'_>, scale: f32) {
+    assert_eq!(left.columns, right.rows, "the rank of both factors");
+    assert_eq!(block.len(), left.rows * right.columns, "values of the block");
+    assert!(left.is_inside() && right.is_inside(), "a factor of another size");
+    // SAFETY: the three assertions above: each pointer is to as many values as its sizes and strides reach. The block is
+    // borrowed mutably, so neither factor overlaps it.
+    unsafe {
+        gemm::gemm(
+            left.rows,
+            right.columns,
+            left.columns,
+            block.as_mut_ptr(),
+            1,
+            right.columns as isize,
+            true,
+            left.values.as_ptr(),
+            left.column_stride as isize,
+            left.row_stride as isize,
+            right.values.as_ptr(),
+            right.column_stride as isize,
+            right.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
     }
-    sums
 }
 
 #[cfg(test)]
@@ -101,37 +92,47 @@ mod tests {
     use super::*;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32)
-            .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0) - 1.0)
-            .collect()
+        let number = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0 - 1.0;
+        (0..count as u32).map(number).collect()
+    }
+
+    fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| values[r * columns + c]).collect()
     }
 
     #[test]
-    fn equals_the_triple_loop_at_every_edge() {
-        for (rows, columns, rank) in
-            [(1, 1, 1), (3, 7, 2), (4, 8, 4), (5, 9, 3), (37, 33, 16), (70, 100, 5), (2, 3, 0), (0, 4, 2)]
-        {
-            let (block, left, right) =
-                (numbers(rows * columns, 1), numbers(rows * rank, 2), numbers(rank * columns, 3));
-            let transposed: Vec<f32> =
-                (0..columns).flat_map(|c| (0..rank).map(|k| right[k * columns + c]).collect::<Vec<_>>()).collect();
-            let expected: Vec<f64> = (0..rows * columns)
+    fn equals_the_triple_loop_in_every_layout() {
+        for (n, m, r) in [(1, 1, 1), (3, 7, 2), (4, 8, 4), (37, 33, 16), (70, 100, 5), (300, 257, 64), (2, 3, 0)] {
+            let (block, left, right) = (numbers(n * m, 1), numbers(n * r, 2), numbers(r * m, 3));
+            let expected: Vec<f64> = (0..n * m)
                 .map(|i| {
-                    let (row, column) = (i / columns, i % columns);
-                    let product = |k: usize| f64::from(left[row * rank + k]) * f64::from(right[k * columns + column]);
-                    f64::from(block[i]) + 2.5 * (0..rank).map(product).sum::<f64>()
+                    let product = |k: usize| f64::from(left[i / m * r + k]) * f64::from(right[k * m + i % m]);
+                    f64::from(block[i]) + 2.5 * (0..r).map(product).sum::<f64>()
                 })
                 .collect();
-            for panels in [Panels::from_rows(&right, rank, columns), Panels::from_columns(&transposed, rank, columns)] {
+            let (left_t, right_t) = (transpose(&left, n, r), transpose(&right, r, m));
+            let lefts = [Matrix::new(&left, n, r), Matrix::new(&left_t, r, n).transposed()];
+            let rights = [Matrix::new(&right, r, m), Matrix::new(&right_t, m, r).transposed()];
+            for (left, right) in lefts.into_iter().flat_map(|left| rights.map(|right| (left, right))) {
                 let mut found = block.clone();
-                panels.add_product(&mut found, &left, 2.5);
+                // In two blocks of rows, as a merge does it.
+                let half = n.div_ceil(2);
+                let (first, second) = found.split_at_mut(half * m);
+                add_product(first, left.rows(0..half), right, 2.5);
+                if half < n {
+                    add_product(second, left.rows(half..n), right, 2.5);
+                }
                 for (found, expected) in found.iter().zip(&expected) {
-                    assert!(
-                        (f64::from(*found) - expected).abs() < 1e-5,
-                        "{rows}x{columns} rank {rank}: {found} {expected}"
-                    );
+                    assert!((f64::from(*found) - expected).abs() < 3e-5, "[{n}, {m}] of {r}: {found} {expected}");
                 }
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "values of the block")]
+    fn sizes_are_checked_before_any_pointer_is() {
+        let values = [0.0; 6];
+        add_product(&mut [0.0; 8], Matrix::new(&values, 3, 2), Matrix::new(&values, 2, 3), 1.0);
     }
 }

@@ -111,7 +111,12 @@ fn carries(
     faults: &mut Vec<TensorFault>,
 ) {
     if !matcher.matches(module) {
-        let why = "adapter_config.json does not target its module, so peft would leave it out in silence";
+        let why = match config.ensure_weight_tying {
+            true => {
+                "its module is not in target_modules but tied to one (ensure_weight_tying), which is not supported: merge the adapter with peft"
+            }
+            false => "adapter_config.json does not target its module, so peft would leave it out in silence",
+        };
         faults.push(TensorFault::Surplus { key: key.to_string(), why });
     }
     if let Some([first, second]) = matcher.ambiguity(module)
