@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use rankine_models::adapter_file::read_adapter;
-use rankine_models::model::{Model, to_host};
+use rankine_models::model::Model;
 use rankine_models::weights::StoredDtype;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -53,8 +53,12 @@ impl Golden {
         let tensors = file.tensors().into_iter().map(|(name, view)| {
             let data = view.data();
             let values = match view.dtype() {
-                safetensors::Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-                safetensors::Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+                safetensors::Dtype::F32 => {
+                    data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+                }
+                safetensors::Dtype::F64 => {
+                    data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+                }
                 safetensors::Dtype::I64 => {
                     data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
                 }
@@ -75,10 +79,6 @@ impl Golden {
 
     pub(crate) fn scalar(&self, name: &str) -> f64 {
         self.tensors[name].1[0]
-    }
-
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
     }
 
     pub(crate) fn base(&self) -> Model {
@@ -109,9 +109,4 @@ pub(crate) fn apart(found: &[f32], expected: &[f32], keep: &dyn Fn(usize) -> boo
 pub(crate) fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     let apart = apart(found, expected, &|_| true, 1);
     assert!(apart <= tolerance, "{name}: relative difference {apart:.2e} above {tolerance:.0e}");
-}
-
-/// As [`assert_close`], for a tensor on a device.
-pub(crate) fn assert_tensor<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32], tolerance: f32) {
-    assert_close(name, &to_host(found), expected, tolerance);
 }

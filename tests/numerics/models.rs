@@ -101,8 +101,7 @@ fn greedy_generation_with_a_cache_equals_transformers() {
         let golden = Golden::open(case);
         for (which, model) in [("base", golden.base()), ("adapter", golden.adapted())] {
             let prompt = golden.json["greedy"]["prompt_tokens"].as_u64().unwrap() as usize;
-            let expected: Vec<u32> =
-                serde_json::from_value(golden.json["greedy"][which]["tokens"].clone()).unwrap();
+            let expected: Vec<u32> = serde_json::from_value(golden.json["greedy"][which]["tokens"].clone()).unwrap();
             let ids = &Padded::new(&golden).input_ids[..prompt];
             let config = GenerateConfig {
                 max_new_tokens: expected.len(),
@@ -110,7 +109,8 @@ fn greedy_generation_with_a_cache_equals_transformers() {
                 stop: vec![],
                 eos_token_ids: vec![],
             };
-            let found = generate(&model, &tokenizer, ids, &config, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+            let found =
+                generate(&model, &tokenizer, ids, &config, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
             assert_eq!(found.ids, expected, "{case} {which}");
         }
     }

@@ -16,7 +16,8 @@ const PREFIX: &str = "base_model.model.";
 const GRADIENT: f32 = 3e-5;
 
 fn example(golden: &Golden, row: usize) -> Example {
-    let (ids, labels, seen) = (golden.integers("input_ids"), golden.integers("labels"), golden.integers("attention_mask"));
+    let (ids, labels, seen) =
+        (golden.integers("input_ids"), golden.integers("labels"), golden.integers("attention_mask"));
     let length = ids.len() / 2;
     let tokens: Vec<usize> = (row * length..(row + 1) * length).filter(|i| seen[*i] != 0).collect();
     Example {
@@ -65,7 +66,9 @@ fn losses_and_gradients_equal_peft() {
         let padded = Batch::from_examples(&[vec![&examples[0]], vec![&examples[1]]], 0);
         let packed = Batch::from_examples(&[vec![&examples[1], &examples[0]]], 0);
         let apart_rows = [&examples[0], &examples[1]].map(|example| Batch::from_examples(&[vec![example]], 0));
-        for (layout, batches) in [("padded", vec![padded]), ("packed", vec![packed]), ("micro-batches", apart_rows.into())] {
+        for (layout, batches) in
+            [("padded", vec![padded]), ("packed", vec![packed]), ("micro-batches", apart_rows.into())]
+        {
             let (sum, tokens, gradients) = accumulate(&mut model, &batches);
             assert_eq!(tokens as f64, golden.scalar("adapter.tokens"), "{case} {layout}");
             let expected = golden.scalar("adapter.loss_sum");
@@ -74,10 +77,19 @@ fn losses_and_gradients_equal_peft() {
             let mut names: Vec<&str> = keys.iter().map(|(_, name)| name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
-            assert_eq!(gradients.iter().map(|(name, _)| name).collect::<Vec<_>>(), names, "{case}: what has a gradient");
+            assert_eq!(
+                gradients.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                names,
+                "{case}: what has a gradient"
+            );
             for (key, name) in &keys {
                 let found = to_host(gradients.get(name).unwrap());
-                assert_close(&format!("{case} {layout} {key}"), &found, &golden.values(&format!("grad.{key}")), GRADIENT);
+                assert_close(
+                    &format!("{case} {layout} {key}"),
+                    &found,
+                    &golden.values(&format!("grad.{key}")),
+                    GRADIENT,
+                );
             }
         }
     }
@@ -127,7 +139,8 @@ fn the_base_is_untouched_after_steps() {
         let frozen = |model: &Model| {
             let trained: Vec<String> = model.trained_tensors().into_iter().map(|(name, ..)| name).collect();
             let all = model.all_tensors().into_iter().filter(|(name, ..)| !trained.contains(name));
-            all.map(|(name, _, values)| (name, values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())).collect::<Vec<_>>()
+            all.map(|(name, _, values)| (name, values.iter().map(|v| v.to_bits()).collect::<Vec<_>>()))
+                .collect::<Vec<_>>()
         };
         let (before, trained_before) = (frozen(&model), model.trained_tensors());
         let example = example(&golden, 0);

@@ -1,9 +1,14 @@
 //! How far two models' logits are apart.
 
+use std::path::Path;
+
 use rankine_nn::parameter::Pass;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde::Serialize;
 
 use crate::model::{Model, Tokens, to_host};
+use crate::weights::{WeightsError, write_aside};
 
 /// The difference between two models over some documents.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -48,6 +53,29 @@ pub fn logits(model: &Model, document: &[u32]) -> Vec<f32> {
     let mut pass = Pass::Infer;
     let hidden = model.hidden(&tokens, &mut pass);
     to_host(model.logits(hidden, &mut pass))
+}
+
+/// Writes the logits of each document, for another tool to compare: `N.input_ids` [t] and `N.logits` [t, v] for
+/// document N, counted from 0.
+///
+/// # Errors
+/// A file that cannot be written; nothing is left under its name then.
+pub fn write_logits(model: &Model, documents: &[Vec<u32>], path: &Path) -> Result<(), WeightsError> {
+    let mut buffers = Vec::with_capacity(2 * documents.len());
+    for (index, document) in documents.iter().enumerate().filter(|(_, document)| !document.is_empty()) {
+        let ids: Vec<u8> = document.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
+        buffers.push((format!("{index}.input_ids"), Dtype::I64, vec![document.len()], ids));
+        let values = logits(model, document);
+        let shape = vec![document.len(), values.len() / document.len()];
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        buffers.push((format!("{index}.logits"), Dtype::F32, shape, bytes));
+    }
+    let views = buffers.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        (name, view.unwrap_or_else(|_| unreachable!("as many bytes as the shape says")))
+    });
+    let file = safetensors::serialize(views, None).unwrap_or_else(|_| unreachable!("every view is whole"));
+    write_aside(path, &file)
 }
 
 fn argmax(logits: &[f32]) -> Option<usize> {

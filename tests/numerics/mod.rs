@@ -1,0 +1,6 @@
+//! Numbers against transformers and peft: the goldens under `tests/golden/`.
+
+mod export;
+mod golden;
+mod models;
+mod training;
