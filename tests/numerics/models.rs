@@ -182,3 +182,34 @@ fn a_new_adapter_leaves_every_logit_as_it_is() {
         }
     }
 }
+
+#[test]
+fn the_frozen_base_is_outside_the_graph() {
+    use rankine_nn::parameter::{Parameter, ParameterMut, Parameters};
+    for case in CASES {
+        let golden = Golden::open(case);
+        let trained: Vec<String> = golden.adapted().trained_tensors().into_iter().map(|(name, ..)| name).collect();
+        golden.adapted().visit("", &mut |name, parameter| {
+            let (in_graph, frozen) = match parameter {
+                ParameterMut::Matrix(Parameter::Frozen(tensor)) => (tensor.is_autodiff(), true),
+                ParameterMut::Vector(Parameter::Frozen(tensor)) => (tensor.is_autodiff(), true),
+                ParameterMut::Matrix(Parameter::Trained(tensor)) => (tensor.is_require_grad(), false),
+                ParameterMut::Vector(Parameter::Trained(tensor)) => (tensor.is_require_grad(), false),
+            };
+            assert_eq!(in_graph, !frozen, "{case}: {name}");
+            assert_eq!(trained.iter().any(|trained| trained == name), !frozen, "{case}: {name}");
+        });
+    }
+}
+
+#[test]
+fn parameters_have_the_names_of_the_checkpoint() {
+    use rankine_models::weights::WeightFiles;
+    for case in ["llama-untied", "llama-tied", "llama-mha-bias", "qwen2", "qwen3"] {
+        let golden = Golden::open(case);
+        let files = WeightFiles::open(&golden.folder).unwrap();
+        let mut found: Vec<String> = golden.base().all_tensors().into_iter().map(|(name, ..)| name).collect();
+        found.sort();
+        assert_eq!(found, files.names().collect::<Vec<_>>(), "{case}");
+    }
+}
