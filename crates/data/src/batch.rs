@@ -29,11 +29,7 @@ pub struct Batch {
 impl Batch {
     /// One row for each list of documents, filled up to the longest.
     pub fn from_examples(rows: &[Vec<&Example>], pad_id: u32) -> Self {
-        let tokens = |row: &Vec<&Example>| {
-            row.iter()
-                .map(|example| example.input_ids.len())
-                .sum::<usize>()
-        };
+        let tokens = |row: &Vec<&Example>| row.iter().map(|example| example.input_ids.len()).sum::<usize>();
         let length = rows.iter().map(tokens).max().unwrap_or_default();
         let size = rows.len() * length;
         let mut batch = Self {
@@ -53,12 +49,8 @@ impl Batch {
                 if let Some(label) = batch.labels.get_mut(first) {
                     *label = IGNORED;
                 }
-                batch
-                    .position_ids
-                    .extend((0u32..).take(example.input_ids.len()));
-                batch
-                    .segment_ids
-                    .extend(std::iter::repeat_n(segment, example.input_ids.len()));
+                batch.position_ids.extend((0u32..).take(example.input_ids.len()));
+                batch.segment_ids.extend(std::iter::repeat_n(segment, example.input_ids.len()));
                 batch.sources.push(example.source.clone());
             }
             let end = (index + 1) * length;
@@ -72,18 +64,12 @@ impl Batch {
 
     /// Tokens that are not padding.
     pub fn tokens(&self) -> usize {
-        self.segment_ids
-            .iter()
-            .filter(|segment| **segment != 0)
-            .count()
+        self.segment_ids.iter().filter(|segment| **segment != 0).count()
     }
 
     /// Tokens that are trained on.
     pub fn trained_tokens(&self) -> usize {
-        self.labels
-            .iter()
-            .filter(|label| **label != IGNORED)
-            .count()
+        self.labels.iter().filter(|label| **label != IGNORED).count()
     }
 }
 
@@ -104,28 +90,14 @@ mod tests {
 
     #[test]
     fn documents_restart_and_padding_is_marked() {
-        let (a, b, c) = (
-            example(&[5, 6, 7], 1),
-            example(&[8, 9], 2),
-            example(&[3, 4], 3),
-        );
+        let (a, b, c) = (example(&[5, 6, 7], 1), example(&[8, 9], 2), example(&[3, 4], 3));
         let batch = Batch::from_examples(&[vec![&a, &b], vec![&c]], 99);
         assert_eq!((batch.rows, batch.length), (2, 5));
         assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 3, 4, 99, 99, 99]);
-        assert_eq!(
-            batch.labels,
-            [-100, 6, 7, -100, 9, -100, 4, -100, -100, -100]
-        );
+        assert_eq!(batch.labels, [-100, 6, 7, -100, 9, -100, 4, -100, -100, -100]);
         assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 0, 1, 0, 0, 0]);
         assert_eq!(batch.segment_ids, [1, 1, 1, 2, 2, 1, 1, 0, 0, 0]);
-        assert_eq!(
-            batch
-                .sources
-                .iter()
-                .map(|source| source.line)
-                .collect::<Vec<_>>(),
-            [1, 2, 3]
-        );
+        assert_eq!(batch.sources.iter().map(|source| source.line).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!((batch.tokens(), batch.trained_tokens()), (7, 4));
     }
 

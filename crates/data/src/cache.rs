@@ -33,10 +33,7 @@ pub fn tokenize_cached(
 ) -> Result<(Tokenized, bool), DataError> {
     let key = key(datasets, tokenizer, config);
     let path = cache_dir.join(format!("{}.tokens", hex(&key[..16])));
-    if let Some(tokenized) = std::fs::read(&path)
-        .ok()
-        .and_then(|bytes| unpack(&bytes, &key))
-    {
+    if let Some(tokenized) = std::fs::read(&path).ok().and_then(|bytes| unpack(&bytes, &key)) {
         progress(tokenized.report.records, tokenized.report.records);
         return Ok((tokenized, true));
     }
@@ -72,10 +69,7 @@ fn key(datasets: &[Dataset], tokenizer: &TextTokenizer, config: &TokenizeConfig)
         }
     }
     // Templates that print the day give other tokens on another one.
-    for template in [tokenizer.chat_template(), tokenizer.tool_template()]
-        .into_iter()
-        .flatten()
-    {
+    for template in [tokenizer.chat_template(), tokenizer.tool_template()].into_iter().flatten() {
         hash.update(template.time().to_le_bytes());
     }
     hash.finalize().into()
@@ -84,11 +78,7 @@ fn key(datasets: &[Dataset], tokenizer: &TextTokenizer, config: &TokenizeConfig)
 fn write_aside(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     let io = |path: &Path| {
         let path: PathBuf = path.to_path_buf();
-        move |source| DataError::Io {
-            path,
-            action: "write the token cache",
-            source,
-        }
+        move |source| DataError::Io { path, action: "write the token cache", source }
     };
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
@@ -104,11 +94,7 @@ fn pack(tokenized: &Tokenized, key: &[u8; 32]) -> Vec<u8> {
     let mut body = Writer::default();
     let report = serde_json::to_vec(&tokenized.report).unwrap_or_default();
     body.bytes(&report);
-    let mut files: Vec<&Arc<str>> = tokenized
-        .examples
-        .iter()
-        .map(|example| &example.source.file)
-        .collect();
+    let mut files: Vec<&Arc<str>> = tokenized.examples.iter().map(|example| &example.source.file).collect();
     files.sort();
     files.dedup();
     body.number(files.len());
@@ -117,11 +103,7 @@ fn pack(tokenized: &Tokenized, key: &[u8; 32]) -> Vec<u8> {
     }
     body.number(tokenized.examples.len());
     for example in &tokenized.examples {
-        body.number(
-            files
-                .binary_search(&&example.source.file)
-                .unwrap_or_default(),
-        );
+        body.number(files.binary_search(&&example.source.file).unwrap_or_default());
         body.number(example.source.line);
         body.number(example.dataset as usize);
         body.number(example.completion_start.map_or(0, |start| start + 1));
@@ -130,9 +112,8 @@ fn pack(tokenized: &Tokenized, key: &[u8; 32]) -> Vec<u8> {
             body.0.extend(id.to_le_bytes());
         }
         for labels in example.labels.chunks(8) {
-            let bits = labels.iter().enumerate().fold(0u8, |bits, (bit, label)| {
-                bits | (u8::from(*label != IGNORED) << bit)
-            });
+            let bits =
+                labels.iter().enumerate().fold(0u8, |bits, (bit, label)| bits | (u8::from(*label != IGNORED) << bit));
             body.0.push(bits);
         }
     }
@@ -159,11 +140,8 @@ fn unpack(file: &[u8], key: &[u8; 32]) -> Option<Tokenized> {
     let files = (0..reader.number()?)
         .map(|_| Some(Arc::from(std::str::from_utf8(reader.bytes()?).ok()?)))
         .collect::<Option<Vec<Arc<str>>>>()?;
-    let examples = (0..reader.number()?)
-        .map(|_| reader.example(&files))
-        .collect::<Option<Vec<_>>>()?;
-    (reader.0.is_empty() && examples.len() == report.examples)
-        .then_some(Tokenized { examples, report })
+    let examples = (0..reader.number()?).map(|_| reader.example(&files)).collect::<Option<Vec<_>>>()?;
+    (reader.0.is_empty() && examples.len() == report.examples).then_some(Tokenized { examples, report })
 }
 
 #[derive(Default)]
@@ -214,21 +192,9 @@ impl<'a> Reader<'a> {
         let labels = input_ids
             .iter()
             .enumerate()
-            .map(|(index, id)| {
-                if bits[index / 8] >> (index % 8) & 1 == 1 {
-                    i64::from(*id)
-                } else {
-                    IGNORED
-                }
-            })
+            .map(|(index, id)| if bits[index / 8] >> (index % 8) & 1 == 1 { i64::from(*id) } else { IGNORED })
             .collect();
-        Some(Example {
-            input_ids,
-            labels,
-            completion_start,
-            source: RecordSource { file, line },
-            dataset,
-        })
+        Some(Example { input_ids, labels, completion_start, source: RecordSource { file, line }, dataset })
     }
 }
 
@@ -249,21 +215,13 @@ mod tests {
                     input_ids,
                     labels,
                     completion_start: (index % 2 == 0).then_some(index),
-                    source: RecordSource::new(
-                        if index < 10 { "b.jsonl" } else { "a.jsonl" },
-                        index + 1,
-                    ),
+                    source: RecordSource::new(if index < 10 { "b.jsonl" } else { "a.jsonl" }, index + 1),
                     dataset: (index % 3) as u32,
                 }
             })
             .collect();
         Tokenized {
-            report: TokenizeReport {
-                examples: examples.len(),
-                records: 25,
-                longest: 58,
-                ..TokenizeReport::default()
-            },
+            report: TokenizeReport { examples: examples.len(), records: 25, longest: 58, ..TokenizeReport::default() },
             examples,
         }
     }

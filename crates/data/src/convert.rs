@@ -16,10 +16,7 @@ pub(crate) fn detect(value: &Object, fields: &FieldNames) -> Option<RecordType> 
         let first = match &value[key] {
             Value::Array(list) => list.first().cloned(),
             // CSV, and Parquet files written from text, hold the list as JSON in a string.
-            Value::String(text) => serde_json::from_str::<Vec<Value>>(text)
-                .ok()?
-                .into_iter()
-                .next(),
+            Value::String(text) => serde_json::from_str::<Vec<Value>>(text).ok()?.into_iter().next(),
             _ => return None,
         };
         return match first {
@@ -28,8 +25,7 @@ pub(crate) fn detect(value: &Object, fields: &FieldNames) -> Option<RecordType> 
             _ => Some(RecordType::Chat),
         };
     }
-    let has =
-        |name: &Option<String>, usual: &str| value.contains_key(name.as_deref().unwrap_or(usual));
+    let has = |name: &Option<String>, usual: &str| value.contains_key(name.as_deref().unwrap_or(usual));
     if has(&fields.instruction, "instruction") && has(&fields.output, "output") {
         Some(RecordType::Alpaca)
     } else if has(&fields.prompt, "prompt") && has(&fields.completion, "completion") {
@@ -54,47 +50,29 @@ pub(crate) fn known_fields(fields: &FieldNames) -> Vec<&str> {
         (&fields.system, "system"),
         (&fields.tools, "tools"),
     ];
-    let mut known: Vec<&str> = named
-        .iter()
-        .map(|(name, usual)| name.as_deref().unwrap_or(usual))
-        .collect();
-    known.extend([
-        "conversations",
-        "conversation",
-        "history",
-        "chosen",
-        "rejected",
-    ]);
+    let mut known: Vec<&str> = named.iter().map(|(name, usual)| name.as_deref().unwrap_or(usual)).collect();
+    known.extend(["conversations", "conversation", "history", "chosen", "rejected"]);
     known
 }
 
 /// The record's content as `record_type`, or what is wrong with it.
-pub(crate) fn to_record(
-    record: &RawRecord,
-    record_type: RecordType,
-    fields: &FieldNames,
-) -> Result<Content, String> {
+pub(crate) fn to_record(record: &RawRecord, record_type: RecordType, fields: &FieldNames) -> Result<Content, String> {
     let value = &record.value;
     match record_type {
         RecordType::Chat => chat(value, fields),
         RecordType::Sharegpt => sharegpt(value, fields),
         RecordType::Alpaca => alpaca(value, fields),
         RecordType::PromptCompletion => prompt_completion(value, fields),
-        RecordType::Text => Ok(Content::Text(
-            required(value, &fields.text, "text")?.to_owned(),
-        )),
+        RecordType::Text => Ok(Content::Text(required(value, &fields.text, "text")?.to_owned())),
     }
 }
 
 fn chat(value: &Object, fields: &FieldNames) -> Result<Content, String> {
-    let key = conversation_key(value, fields)
-        .ok_or_else(|| missing(value, &fields.messages, "messages"))?;
+    let key = conversation_key(value, fields).ok_or_else(|| missing(value, &fields.messages, "messages"))?;
     let mut list = list_of(value, key)?;
     if let Some(system) = optional(value, &fields.system, "system")? {
         // A system prompt beside the messages is one more message, unless they bring their own.
-        if !system.is_empty()
-            && list.first().and_then(|first| first.get("role")) != Some(&json!("system"))
-        {
+        if !system.is_empty() && list.first().and_then(|first| first.get("role")) != Some(&json!("system")) {
             list.insert(0, json!({"role": "system", "content": system}));
         }
     }
@@ -102,8 +80,7 @@ fn chat(value: &Object, fields: &FieldNames) -> Result<Content, String> {
 }
 
 fn sharegpt(value: &Object, fields: &FieldNames) -> Result<Content, String> {
-    let key = conversation_key(value, fields)
-        .ok_or_else(|| missing(value, &fields.messages, "conversations"))?;
+    let key = conversation_key(value, fields).ok_or_else(|| missing(value, &fields.messages, "conversations"))?;
     let mut list = Vec::new();
     if let Some(system) = optional(value, &fields.system, "system")?
         && !system.is_empty()
@@ -118,10 +95,7 @@ fn sharegpt(value: &Object, fields: &FieldNames) -> Result<Content, String> {
 
 fn sharegpt_turn(turn: &Value) -> Result<Value, String> {
     let Value::Object(turn) = turn else {
-        return Err(format!(
-            "expected an object with `from` and `value`, found {}",
-            kind(turn)
-        ));
+        return Err(format!("expected an object with `from` and `value`, found {}", kind(turn)));
     };
     let from = required(turn, &None, "from")?;
     let text = required(turn, &None, "value")?;
@@ -140,16 +114,12 @@ fn sharegpt_turn(turn: &Value) -> Result<Value, String> {
                 Value::Array(calls) => calls,
                 call => vec![call],
             };
-            let calls: Vec<Value> = calls
-                .into_iter()
-                .map(|call| json!({"type": "function", "function": call}))
-                .collect();
+            let calls: Vec<Value> =
+                calls.into_iter().map(|call| json!({"type": "function", "function": call})).collect();
             json!({"role": "assistant", "content": "", "tool_calls": calls})
         }
         other => {
-            return Err(format!(
-                "`from` is `{other}`: expected human, gpt, system, function_call or observation"
-            ));
+            return Err(format!("`from` is `{other}`: expected human, gpt, system, function_call or observation"));
         }
     };
     if let Some(weight) = turn.get("weight")
@@ -177,10 +147,8 @@ fn alpaca(value: &Object, fields: &FieldNames) -> Result<Content, String> {
         Some(_) => list_of(value, "history")?,
     };
     for (index, pair) in history.iter().enumerate() {
-        let (Some(user), Some(answer)) = (
-            pair.get(0).and_then(Value::as_str),
-            pair.get(1).and_then(Value::as_str),
-        ) else {
+        let (Some(user), Some(answer)) = (pair.get(0).and_then(Value::as_str), pair.get(1).and_then(Value::as_str))
+        else {
             return Err(format!(
                 "`history`[{index}]: expected [instruction, answer], two strings, found {}",
                 kind(pair)
@@ -228,11 +196,7 @@ fn prompt_completion(value: &Object, fields: &FieldNames) -> Result<Content, Str
     with_tools(value, fields, Conversation { messages, trained })
 }
 
-fn with_tools(
-    value: &Object,
-    fields: &FieldNames,
-    conversation: Conversation,
-) -> Result<Content, String> {
+fn with_tools(value: &Object, fields: &FieldNames, conversation: Conversation) -> Result<Content, String> {
     let key = fields.tools.as_deref().unwrap_or("tools");
     Ok(Content::Chat {
         messages: conversation.messages,
@@ -244,17 +208,16 @@ fn with_tools(
 fn conversation_key<'a>(value: &Object, fields: &'a FieldNames) -> Option<&'a str> {
     match &fields.messages {
         Some(key) => value.contains_key(key).then_some(key),
-        None => ["messages", "conversations", "conversation"]
-            .into_iter()
-            .find(|key| value.contains_key(*key)),
+        None => ["messages", "conversations", "conversation"].into_iter().find(|key| value.contains_key(*key)),
     }
 }
 
 fn list_of(value: &Object, key: &str) -> Result<Vec<Value>, String> {
     match value.get(key) {
         Some(Value::Array(list)) => Ok(list.clone()),
-        Some(Value::String(text)) => serde_json::from_str(text)
-            .map_err(|error| format!("`{key}` is a string that is not a JSON list: {error}")),
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|error| format!("`{key}` is a string that is not a JSON list: {error}"))
+        }
         Some(other) => Err(format!("`{key}` is {}: expected a list", kind(other))),
         None => Err(missing(value, &None, key)),
     }
@@ -269,11 +232,7 @@ fn required<'a>(value: &'a Object, name: &Option<String>, usual: &str) -> Result
     }
 }
 
-fn optional<'a>(
-    value: &'a Object,
-    name: &Option<String>,
-    usual: &str,
-) -> Result<Option<&'a str>, String> {
+fn optional<'a>(value: &'a Object, name: &Option<String>, usual: &str) -> Result<Option<&'a str>, String> {
     let key = name.as_deref().unwrap_or(usual);
     match value.get(key) {
         Some(Value::String(text)) => Ok(Some(text)),

@@ -137,45 +137,30 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
     {
         return Err(config_error(
             config,
-            format!(
-                "`weight` is {weight}: expected a number above 0; remove the dataset to leave it out"
-            ),
+            format!("`weight` is {weight}: expected a number above 0; remove the dataset to leave it out"),
         ));
     }
     if config.max_records == Some(0) {
         return Err(config_error(
             config,
-            "`max_records` is 0: expected at least 1; remove the dataset to leave it out"
-                .to_owned(),
+            "`max_records` is 0: expected at least 1; remove the dataset to leave it out".to_owned(),
         ));
     }
     let files = find_files(config, root)?;
     let mut faults = Faults::default();
     let mut raw = Vec::new();
     for file in &files {
-        let left = config
-            .max_records
-            .map(|limit| limit.saturating_sub(raw.len()));
+        let left = config.max_records.map(|limit| limit.saturating_sub(raw.len()));
         if left == Some(0) {
             break;
         }
-        raw.extend(read_file(
-            file,
-            file_name(file, root),
-            &config.fields,
-            left,
-            &mut faults,
-        )?);
+        raw.extend(read_file(file, file_name(file, root), &config.fields, left, &mut faults)?);
     }
     let Some(first) = raw.first() else {
         faults.into_result()?;
         return Err(DataError::NotFound {
             path: root.join(&config.path),
-            expected: format!(
-                "the dataset is empty: {} and no record in {}",
-                counted(files.len()),
-                them(files.len())
-            ),
+            expected: format!("the dataset is empty: {} and no record in {}", counted(files.len()), them(files.len())),
             help: "give a file that holds at least one record".to_owned(),
         });
     };
@@ -187,10 +172,7 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
     let mut records = Vec::with_capacity(raw.len());
     for record in raw {
         match to_record(&record, record_type, &config.fields) {
-            Ok(content) => records.push(Record {
-                content,
-                source: record.source,
-            }),
+            Ok(content) => records.push(Record { content, source: record.source }),
             Err(message) => {
                 let message = match detect(&record.value, &config.fields) {
                     Some(other) if other != record_type && detected => format!(
@@ -198,9 +180,7 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
                          first record ({first_source})"
                     ),
                     Some(other) if other != record_type => {
-                        format!(
-                            "{message}; the record looks like `{other}`, but the recipe says `type: {record_type}`"
-                        )
+                        format!("{message}; the record looks like `{other}`, but the recipe says `type: {record_type}`")
                     }
                     _ => message,
                 };
@@ -209,12 +189,7 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
         }
     }
     faults.into_result()?;
-    Ok(Dataset {
-        records,
-        record_type,
-        detected,
-        files,
-    })
+    Ok(Dataset { records, record_type, detected, files })
 }
 
 fn detected_type(first: &RawRecord, config: &DatasetConfig) -> Result<RecordType, DataError> {
@@ -222,10 +197,7 @@ fn detected_type(first: &RawRecord, config: &DatasetConfig) -> Result<RecordType
         let mut faults = Faults::default();
         let keys: Vec<&str> = first.value.keys().map(String::as_str).collect();
         let preference = first.value.contains_key("chosen") && first.value.contains_key("rejected");
-        faults.push(
-            first.source.clone(),
-            format!("the format is not recognised from the fields {}", quoted(&keys)),
-        );
+        faults.push(first.source.clone(), format!("the format is not recognised from the fields {}", quoted(&keys)));
         faults.help(if preference {
             "chosen and rejected answers are preference data, which this kind of training does not read".to_owned()
         } else {
@@ -243,11 +215,8 @@ pub(crate) fn quoted(keys: &[&str]) -> String {
     if keys.is_empty() {
         return "(none)".to_owned();
     }
-    let shown: Vec<String> = keys
-        .iter()
-        .take(MOST)
-        .map(|key| format!("`{}`", key.chars().take(40).collect::<String>()))
-        .collect();
+    let shown: Vec<String> =
+        keys.iter().take(MOST).map(|key| format!("`{}`", key.chars().take(40).collect::<String>())).collect();
     let more = match keys.len().saturating_sub(MOST) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -256,10 +225,7 @@ pub(crate) fn quoted(keys: &[&str]) -> String {
 }
 
 fn config_error(config: &DatasetConfig, message: String) -> DataError {
-    DataError::Config {
-        path: config.path.clone(),
-        message,
-    }
+    DataError::Config { path: config.path.clone(), message }
 }
 
 /// A file as the recipe's reader would write it: relative to the recipe where that is possible.

@@ -86,12 +86,7 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A message of several lines stays under its own file and line.
-        write!(
-            f,
-            "{}: {}",
-            self.source,
-            self.message.replace('\n', "\n    ")
-        )
+        write!(f, "{}: {}", self.source, self.message.replace('\n', "\n    "))
     }
 }
 
@@ -108,10 +103,7 @@ impl Faults {
     pub fn push(&mut self, source: RecordSource, message: impl Into<String>) {
         self.count += 1;
         if self.shown.len() < SHOWN {
-            self.shown.push(Fault {
-                source,
-                message: message.into(),
-            });
+            self.shown.push(Fault { source, message: message.into() });
         }
     }
 
@@ -139,11 +131,7 @@ impl Faults {
 
     /// An error if there are any.
     pub(crate) fn into_result(self) -> Result<(), DataError> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(DataError::Records(self))
-        }
+        if self.is_empty() { Ok(()) } else { Err(DataError::Records(self)) }
     }
 }
 
@@ -178,14 +166,8 @@ mod tests {
         }
         faults.help("add it");
         let text = faults.to_string();
-        assert!(
-            text.starts_with("25 records cannot be used:\n  a.jsonl:1: no `text`"),
-            "{text}"
-        );
-        assert!(
-            text.contains("a.jsonl:10:") && !text.contains("a.jsonl:11:"),
-            "{text}"
-        );
+        assert!(text.starts_with("25 records cannot be used:\n  a.jsonl:1: no `text`"), "{text}");
+        assert!(text.contains("a.jsonl:10:") && !text.contains("a.jsonl:11:"), "{text}");
         assert!(text.ends_with("\n  and 15 more\n  help: add it"), "{text}");
     }
 }

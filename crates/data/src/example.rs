@@ -48,10 +48,7 @@ pub struct Example {
 impl Example {
     /// How many tokens are trained on.
     pub fn trained_tokens(&self) -> usize {
-        self.labels
-            .iter()
-            .filter(|label| **label != IGNORED)
-            .count()
+        self.labels.iter().filter(|label| **label != IGNORED).count()
     }
 }
 
@@ -116,13 +113,8 @@ pub fn tokenize(
         .flat_map(|(dataset, read)| read.records.iter().map(move |record| (dataset, record)))
         .collect();
     // A missing template is one fault of the model folder, not one of each record.
-    if records
-        .iter()
-        .any(|(_, record)| matches!(record.content, Content::Chat { .. }))
-    {
-        tokenizer
-            .template_for(false)
-            .or_else(|_| tokenizer.template_for(true))?;
+    if records.iter().any(|(_, record)| matches!(record.content, Content::Chat { .. })) {
+        tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
     }
     let done = AtomicUsize::new(0);
     let total = records.len();
@@ -137,10 +129,7 @@ pub fn tokenize(
         .collect();
 
     let mut faults = Faults::default();
-    let mut report = TokenizeReport {
-        records: total,
-        ..TokenizeReport::default()
-    };
+    let mut report = TokenizeReport { records: total, ..TokenizeReport::default() };
     let mut examples = Vec::with_capacity(total);
     for (result, (_, record)) in results.into_iter().zip(&records) {
         match result {
@@ -157,12 +146,7 @@ pub fn tokenize(
     Ok(Tokenized { examples, report })
 }
 
-fn gather(
-    made: Made,
-    max_seq_len: usize,
-    examples: &mut Vec<Example>,
-    report: &mut TokenizeReport,
-) {
+fn gather(made: Made, max_seq_len: usize, examples: &mut Vec<Example>, report: &mut TokenizeReport) {
     report.boundary_merges += made.boundary_merges;
     report.split_records += usize::from(made.examples.len() > 1);
     report.without_stop += made.without_stop;
@@ -197,8 +181,5 @@ fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataErro
         "no record has an answer of the assistant, or all have `weight: 0`; check the roles, or set `train_on: all`"
             .to_owned()
     };
-    DataError::NothingTrained(format!(
-        "none of the {} records has a token to train on\n  help: {help}",
-        report.records
-    ))
+    DataError::NothingTrained(format!("none of the {} records has a token to train on\n  help: {help}", report.records))
 }

@@ -11,13 +11,8 @@ use crate::reader::Format;
 const DEPTH: usize = 4;
 
 /// Files of a dataset folder that describe it and hold no records.
-const METADATA: [&str; 5] = [
-    "dataset_info.json",
-    "dataset_infos.json",
-    "dataset_dict.json",
-    "state.json",
-    "metadata.json",
-];
+const METADATA: [&str; 5] =
+    ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json"];
 
 /// The files of `config.path`, in the order in which they are read.
 pub(crate) fn find_files(config: &DatasetConfig, root: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -60,11 +55,7 @@ fn one_file(config: &DatasetConfig, path: PathBuf) -> Result<Vec<PathBuf>, DataE
 
 fn pattern(config: &DatasetConfig, root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let files: Vec<PathBuf> = glob::matches(root, &config.path)
-        .map_err(|source| DataError::Io {
-            path: root.join(&config.path),
-            action: "search",
-            source,
-        })?
+        .map_err(|source| DataError::Io { path: root.join(&config.path), action: "search", source })?
         .into_iter()
         .filter(|file| file.is_file())
         .collect();
@@ -92,49 +83,28 @@ fn folder(config: &DatasetConfig, path: &Path) -> Result<Vec<PathBuf>, DataError
         return Err(DataError::NotFound {
             path: path.to_path_buf(),
             expected: "the folder holds no data file".to_owned(),
-            help:
-                "expected .jsonl, .ndjson, .json, .parquet or .csv, also .jsonl.gz and .jsonl.zst"
-                    .to_owned(),
+            help: "expected .jsonl, .ndjson, .json, .parquet or .csv, also .jsonl.gz and .jsonl.zst".to_owned(),
         });
     }
-    chosen(
-        config,
-        path,
-        files,
-        config.split.as_deref().unwrap_or("train"),
-    )
+    chosen(config, path, files, config.split.as_deref().unwrap_or("train"))
 }
 
 /// The files of one split. Where no name says any split at all, everything is the training part.
-fn chosen(
-    config: &DatasetConfig,
-    root: &Path,
-    files: Vec<PathBuf>,
-    split: &str,
-) -> Result<Vec<PathBuf>, DataError> {
+fn chosen(config: &DatasetConfig, root: &Path, files: Vec<PathBuf>, split: &str) -> Result<Vec<PathBuf>, DataError> {
     let relative = |file: &Path| file.strip_prefix(root).unwrap_or(file).to_path_buf();
     let wanted = Split::new(split);
-    let mut chosen: Vec<PathBuf> = files
-        .iter()
-        .filter(|file| wanted.names(&relative(file)))
-        .cloned()
-        .collect();
+    let mut chosen: Vec<PathBuf> = files.iter().filter(|file| wanted.names(&relative(file))).cloned().collect();
     let unnamed = || {
         files.iter().all(|file| {
             let file = relative(file);
-            ![Split::Train, Split::Validation, Split::Test]
-                .iter()
-                .any(|split| split.names(&file))
+            ![Split::Train, Split::Validation, Split::Test].iter().any(|split| split.names(&file))
         })
     };
     if chosen.is_empty() && wanted == Split::Train && unnamed() {
         chosen = files.clone();
     }
     if chosen.is_empty() {
-        let names: Vec<String> = files
-            .iter()
-            .map(|file| relative(file).display().to_string())
-            .collect();
+        let names: Vec<String> = files.iter().map(|file| relative(file).display().to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         return Err(DataError::NotFound {
             path: root.to_path_buf(),
@@ -165,18 +135,10 @@ fn chosen(
 }
 
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let io = |source| DataError::Io {
-        path: folder.to_path_buf(),
-        action: "list",
-        source,
-    };
+    let io = |source| DataError::Io { path: folder.to_path_buf(), action: "list", source };
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with('.') {
             continue;
         }
@@ -231,9 +193,8 @@ impl Split {
 
 fn is_word_of(word: &str, name: &str) -> bool {
     let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphabetic());
-    name.match_indices(word).any(|(at, _)| {
-        apart(name[..at].chars().next_back()) && apart(name[at + word.len()..].chars().next())
-    })
+    name.match_indices(word)
+        .any(|(at, _)| apart(name[..at].chars().next_back()) && apart(name[at + word.len()..].chars().next()))
 }
 
 #[cfg(test)]
@@ -257,10 +218,7 @@ mod tests {
     }
 
     fn config(path: &str, split: Option<&str>) -> DatasetConfig {
-        DatasetConfig {
-            split: split.map(str::to_owned),
-            ..DatasetConfig::new(path)
-        }
+        DatasetConfig { split: split.map(str::to_owned), ..DatasetConfig::new(path) }
     }
 
     #[test]
@@ -278,41 +236,21 @@ mod tests {
                 "d/.cache/train.jsonl",
             ],
         );
-        let train = [
-            "d/data/train-00000-of-00002.parquet",
-            "d/data/train-00001-of-00002.parquet",
-        ];
+        let train = ["d/data/train-00000-of-00002.parquet", "d/data/train-00001-of-00002.parquet"];
         assert_eq!(found(folder.path(), &config("d", None)), train);
         assert_eq!(found(folder.path(), &config("d", Some("train"))), train);
-        assert_eq!(
-            found(folder.path(), &config("d", Some("val"))),
-            ["d/data/validation-00000.parquet"]
-        );
-        assert_eq!(
-            found(folder.path(), &config("d", Some("test"))),
-            ["d/test/a.parquet"]
-        );
-        assert_eq!(
-            found(folder.path(), &config("d/**/*.parquet", Some("dev"))),
-            ["d/data/validation-00000.parquet"]
-        );
+        assert_eq!(found(folder.path(), &config("d", Some("val"))), ["d/data/validation-00000.parquet"]);
+        assert_eq!(found(folder.path(), &config("d", Some("test"))), ["d/test/a.parquet"]);
+        assert_eq!(found(folder.path(), &config("d/**/*.parquet", Some("dev"))), ["d/data/validation-00000.parquet"]);
     }
 
     #[test]
     fn a_folder_without_split_names_is_all_training_data() {
         let folder = tempfile::tempdir().unwrap();
         touch(folder.path(), &["d/b.jsonl.gz", "d/a.jsonl"]);
-        assert_eq!(
-            found(folder.path(), &config("d", None)),
-            ["d/a.jsonl", "d/b.jsonl.gz"]
-        );
-        let error = find_files(&config("d", Some("test")), folder.path())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("no file of the split `test` among `a.jsonl`, `b.jsonl.gz`"),
-            "{error}"
-        );
+        assert_eq!(found(folder.path(), &config("d", None)), ["d/a.jsonl", "d/b.jsonl.gz"]);
+        let error = find_files(&config("d", Some("test")), folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no file of the split `test` among `a.jsonl`, `b.jsonl.gz`"), "{error}");
         assert!(error.contains("give the file itself"), "{error}");
     }
 
@@ -332,15 +270,7 @@ mod tests {
     #[test]
     fn what_is_not_there_says_where_it_was_looked_for() {
         let folder = tempfile::tempdir().unwrap();
-        touch(
-            folder.path(),
-            &[
-                "d/train.jsonl",
-                "d/train.parquet",
-                "notes/a.txt",
-                "one.jsonl",
-            ],
-        );
+        touch(folder.path(), &["d/train.jsonl", "d/train.parquet", "notes/a.txt", "one.jsonl"]);
         for (config, expected) in [
             (config("gone.jsonl", None), "no such file or folder"),
             (config("gone/*.jsonl", None), "no file matches the pattern"),
@@ -351,9 +281,6 @@ mod tests {
             let error = find_files(&config, folder.path()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        assert_eq!(
-            found(folder.path(), &config("one.jsonl", Some("train"))),
-            ["one.jsonl"]
-        );
+        assert_eq!(found(folder.path(), &config("one.jsonl", Some("train"))), ["one.jsonl"]);
     }
 }

@@ -33,34 +33,20 @@ fn descend(at: PathBuf, parts: &[Component<'_>], found: &mut Vec<PathBuf>) -> io
     if name == "**" {
         // A folder that `**` crosses may be the last one, too.
         descend(at.clone(), rest, found)?;
-        for folder in entries(&at)?
-            .into_iter()
-            .filter(|entry| entry.is_dir() && !entry.is_symlink())
-        {
+        for folder in entries(&at)?.into_iter().filter(|entry| entry.is_dir() && !entry.is_symlink()) {
             descend(folder, parts, found)?;
         }
         return Ok(());
     }
     if !is_pattern(&name) {
         let next = at.join(name.as_ref());
-        return if next.exists() {
-            descend(next, rest, found)
-        } else {
-            Ok(())
-        };
+        return if next.exists() { descend(next, rest, found) } else { Ok(()) };
     }
     let pattern: Vec<char> = name.chars().collect();
     for entry in entries(&at)? {
-        let file: Vec<char> = entry
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .chars()
-            .collect();
+        let file: Vec<char> = entry.file_name().unwrap_or_default().to_string_lossy().chars().collect();
         // As in a shell, a hidden file has to be asked for.
-        if name_matches(&pattern, &file)
-            && (file.first() != Some(&'.') || pattern.first() == Some(&'.'))
-        {
+        if name_matches(&pattern, &file) && (file.first() != Some(&'.') || pattern.first() == Some(&'.')) {
             descend(entry, rest, found)?;
         }
     }
@@ -71,9 +57,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    std::fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect()
+    std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 /// Matches with the last `*` as the only place to go back to, so that no pattern takes exponential time.
@@ -133,18 +117,11 @@ impl Class {
             members.push((inside[at], inside[last]));
             at = last + 1;
         }
-        Some(Self {
-            length: close + 1,
-            negated,
-            members,
-        })
+        Some(Self { length: close + 1, negated, members })
     }
 
     fn has(&self, c: char) -> bool {
-        self.members
-            .iter()
-            .any(|&(low, high)| (low..=high).contains(&c))
-            != self.negated
+        self.members.iter().any(|&(low, high)| (low..=high).contains(&c)) != self.negated
     }
 }
 
@@ -154,9 +131,7 @@ fn alternatives(pattern: &str) -> Vec<String> {
     let mut done = Vec::new();
     let mut open = vec![pattern.to_owned()];
     while let Some(pattern) = open.pop() {
-        let group = pattern
-            .find('{')
-            .and_then(|start| pattern[start..].find('}').map(|end| (start, start + end)));
+        let group = pattern.find('{').and_then(|start| pattern[start..].find('}').map(|end| (start, start + end)));
         match group {
             Some((start, end)) if done.len() + open.len() < MOST => open.extend(
                 pattern[start + 1..end]
@@ -202,13 +177,7 @@ mod tests {
     #[test]
     fn paths_match_across_folders_in_sorted_order() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [
-            "b.jsonl",
-            "x/a.jsonl",
-            "x/y/c.jsonl",
-            "x/y/d.csv",
-            ".hidden/e.jsonl",
-        ] {
+        for name in ["b.jsonl", "x/a.jsonl", "x/y/c.jsonl", "x/y/d.csv", ".hidden/e.jsonl"] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
@@ -217,12 +186,7 @@ mod tests {
             matches(folder.path(), pattern)
                 .unwrap()
                 .iter()
-                .map(|path| {
-                    path.strip_prefix(folder.path())
-                        .unwrap()
-                        .display()
-                        .to_string()
-                })
+                .map(|path| path.strip_prefix(folder.path()).unwrap().display().to_string())
                 .collect()
         };
         assert_eq!(found("x/**/*.jsonl"), ["x/a.jsonl", "x/y/c.jsonl"]);

@@ -35,11 +35,7 @@ pub(crate) fn make(
             }
             (vec![tokens], usize::from(tokenizer.eos_id().is_none()))
         }
-        Content::Chat {
-            messages,
-            trained,
-            tools,
-        } => {
+        Content::Chat { messages, trained, tools } => {
             let train_on = config.train_on;
             let pieces = chat_pieces(tokenizer, messages, trained, tools.as_ref(), train_on)?;
             let without_stop = pieces.iter().map(|piece| piece.without_stop).sum();
@@ -97,19 +93,10 @@ fn labels(tokens: &Tokens) -> Vec<i64> {
 fn plain_text(text: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
     let mut ids = with_bos(text, tokenizer)?;
     end(&mut ids, tokenizer);
-    Ok(Tokens {
-        mask: vec![true; ids.len()],
-        ids,
-        completion_start: None,
-        merges: 0,
-    })
+    Ok(Tokens { mask: vec![true; ids.len()], ids, completion_start: None, merges: 0 })
 }
 
-fn prompt_completion(
-    prompt: &str,
-    completion: &str,
-    tokenizer: &TextTokenizer,
-) -> Result<Tokens, DataError> {
+fn prompt_completion(prompt: &str, completion: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
     let given = with_bos(prompt, tokenizer)?;
     let mut ids = with_bos(&format!("{prompt}{completion}"), tokenizer)?;
     let start = given.len();
@@ -136,12 +123,7 @@ fn chat(piece: &Piece, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
     if once(&mut ids, tokenizer.bos_id()) {
         mask.remove(0);
     }
-    Ok(Tokens {
-        completion_start: mask.iter().position(|trained| *trained),
-        ids,
-        mask,
-        merges,
-    })
+    Ok(Tokens { completion_start: mask.iter().position(|trained| *trained), ids, mask, merges })
 }
 
 /// A token is trained if it begins in a span. One that begins before the span and reaches into it is not:
@@ -159,8 +141,7 @@ fn mask(encoded: &Encoded, spans: &[Range<usize>]) -> (Vec<bool>, usize) {
             reached = reached.max(end);
             let span = spans.get(spans.partition_point(|span| span.end <= begins));
             let trained = span.is_some_and(|span| span.start <= begins);
-            straddling +=
-                usize::from(span.is_some_and(|span| begins < span.start && span.start < end));
+            straddling += usize::from(span.is_some_and(|span| begins < span.start && span.start < end));
             trained
         })
         .collect();

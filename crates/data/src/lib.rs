@@ -21,6 +21,7 @@ mod glob;
 mod labels;
 mod loader;
 mod messages;
+mod model_files;
 mod order;
 mod packing;
 mod parquet_file;

@@ -71,10 +71,7 @@ impl Loader {
     /// `weights` has one for each dataset: how often its examples are seen in an epoch. A missing one is 1.
     pub fn new(examples: Vec<Example>, weights: Vec<f64>, config: LoaderConfig) -> Self {
         Self {
-            lengths: examples
-                .iter()
-                .map(|example| example.input_ids.len())
-                .collect(),
+            lengths: examples.iter().map(|example| example.input_ids.len()).collect(),
             examples,
             weights,
             config: LoaderConfig {
@@ -105,57 +102,33 @@ impl Loader {
     pub fn plan_epoch(&self, epoch: usize) -> EpochPlan {
         let mut order = self.chosen(epoch);
         if self.config.shuffle {
-            shuffle(
-                &mut order,
-                &mut stream(self.config.seed, epoch, Purpose::Examples, 0),
-            );
+            shuffle(&mut order, &mut stream(self.config.seed, epoch, Purpose::Examples, 0));
         }
         if !self.config.packing {
-            return EpochPlan {
-                rows: order.into_iter().map(|example| vec![example]).collect(),
-            };
+            return EpochPlan { rows: order.into_iter().map(|example| vec![example]).collect() };
         }
         let mut rows = pack(&order, &self.lengths, self.config.max_seq_len);
         if self.config.shuffle {
             // Packing leaves full rows of long examples first and the odd short ones last.
-            shuffle(
-                &mut rows,
-                &mut stream(self.config.seed, epoch, Purpose::Rows, 0),
-            );
+            shuffle(&mut rows, &mut stream(self.config.seed, epoch, Purpose::Rows, 0));
         }
         EpochPlan { rows }
     }
 
     /// The next global batch; after the last of an epoch, the first of the next. Without examples it is empty.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "it never ends, so it is no iterator to collect from"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "it never ends, so it is no iterator to collect from")]
     pub fn next(&mut self) -> GlobalBatch {
         let epoch = self.cursor.epoch;
-        if self
-            .planned
-            .as_ref()
-            .is_none_or(|(planned, _)| *planned != epoch)
-        {
+        if self.planned.as_ref().is_none_or(|(planned, _)| *planned != epoch) {
             self.planned = Some((epoch, self.plan_epoch(epoch)));
         }
-        let rows = self
-            .planned
-            .as_ref()
-            .map_or(&[][..], |(_, plan)| &plan.rows);
+        let rows = self.planned.as_ref().map_or(&[][..], |(_, plan)| &plan.rows);
         let steps = rows.len().div_ceil(self.rows_in_step());
         if self.cursor.step >= steps {
             if steps == 0 {
-                return GlobalBatch {
-                    epoch,
-                    ..GlobalBatch::default()
-                };
+                return GlobalBatch { epoch, ..GlobalBatch::default() };
             }
-            self.cursor = Cursor {
-                epoch: epoch + 1,
-                step: 0,
-            };
+            self.cursor = Cursor { epoch: epoch + 1, step: 0 };
             return self.next();
         }
         let start = self.cursor.step * self.rows_in_step();
@@ -163,26 +136,13 @@ impl Loader {
         let micro_batches: Vec<Batch> = rows[start..end]
             .chunks(self.config.micro_batch_size)
             .map(|rows| {
-                let rows: Vec<Vec<&Example>> = rows
-                    .iter()
-                    .map(|row| {
-                        row.iter()
-                            .map(|index| &self.examples[*index as usize])
-                            .collect()
-                    })
-                    .collect();
+                let rows: Vec<Vec<&Example>> =
+                    rows.iter().map(|row| row.iter().map(|index| &self.examples[*index as usize]).collect()).collect();
                 Batch::from_examples(&rows, self.config.pad_id)
             })
             .collect();
         let done = self.cursor.step + 1;
-        self.cursor = if done == steps {
-            Cursor {
-                epoch: epoch + 1,
-                step: 0,
-            }
-        } else {
-            Cursor { epoch, step: done }
-        };
+        self.cursor = if done == steps { Cursor { epoch: epoch + 1, step: 0 } } else { Cursor { epoch, step: done } };
         GlobalBatch {
             epoch,
             trained_tokens: micro_batches.iter().map(Batch::trained_tokens).sum(),
@@ -211,12 +171,7 @@ impl Loader {
         if self.weights.iter().all(|weight| *weight == 1.0) {
             return (0..self.examples.len() as u32).collect();
         }
-        let datasets = self
-            .examples
-            .iter()
-            .map(|example| example.dataset as usize + 1)
-            .max()
-            .unwrap_or_default();
+        let datasets = self.examples.iter().map(|example| example.dataset as usize + 1).max().unwrap_or_default();
         let mut members: Vec<Vec<u32>> = vec![Vec::new(); datasets];
         for (index, example) in (0u32..).zip(&self.examples) {
             members[example.dataset as usize].push(index);
@@ -233,10 +188,7 @@ impl Loader {
                 share = 1;
             }
             let mut sample = members;
-            shuffle(
-                &mut sample,
-                &mut stream(self.config.seed, epoch, Purpose::Sample, dataset),
-            );
+            shuffle(&mut sample, &mut stream(self.config.seed, epoch, Purpose::Sample, dataset));
             sample.truncate(share);
             sample.sort_unstable();
             order.extend(sample);

@@ -19,8 +19,7 @@ pub(crate) fn checked_messages(list: Vec<Value>, key: &str) -> Result<Conversati
     let mut messages = Vec::with_capacity(list.len());
     let mut trained = Vec::with_capacity(list.len());
     for (index, message) in list.into_iter().enumerate() {
-        let (message, train) =
-            checked_message(message).map_err(|fault| format!("`{key}`[{index}]: {fault}"))?;
+        let (message, train) = checked_message(message).map_err(|fault| format!("`{key}`[{index}]: {fault}"))?;
         messages.push(message);
         trained.push(train);
     }
@@ -33,18 +32,16 @@ pub(crate) fn parsed_tools(tools: Option<&Value>) -> Result<Option<Value>, Strin
     let parsed = match tools {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-        Some(Value::String(text)) => serde_json::from_str(text)
-            .map_err(|error| format!("a string that is not JSON: {error}"))?,
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|error| format!("a string that is not JSON: {error}"))?
+        }
         Some(other) => other.clone(),
     };
     match parsed {
         Value::Null => Ok(None),
         Value::Array(list) if list.is_empty() => Ok(None),
         Value::Array(list) => match list.iter().position(|tool| !tool.is_object()) {
-            Some(index) => Err(format!(
-                "[{index}] is {}: expected an object",
-                kind(&list[index])
-            )),
+            Some(index) => Err(format!("[{index}] is {}: expected an object", kind(&list[index]))),
             None => Ok(Some(Value::Array(list))),
         },
         other => Err(format!("{}: expected a list of tools", kind(&other))),
@@ -53,19 +50,13 @@ pub(crate) fn parsed_tools(tools: Option<&Value>) -> Result<Option<Value>, Strin
 
 fn checked_message(message: Value) -> Result<(Value, bool), String> {
     let Value::Object(mut message) = message else {
-        return Err(format!(
-            "expected an object with `role` and `content`, found {}",
-            kind(&message)
-        ));
+        return Err(format!("expected an object with `role` and `content`, found {}", kind(&message)));
     };
     let role = match message.get("role") {
         Some(Value::String(role)) => role.clone(),
         Some(other) => return Err(format!("`role` is {}: expected a string", kind(other))),
         None if message.contains_key("from") => {
-            return Err(
-                "no `role`, but `from`: this is ShareGPT; say `type: sharegpt` in the recipe"
-                    .to_owned(),
-            );
+            return Err("no `role`, but `from`: this is ShareGPT; say `type: sharegpt` in the recipe".to_owned());
         }
         None => return Err("no `role`: expected system, user, assistant or tool".to_owned()),
     };
@@ -77,18 +68,10 @@ fn checked_message(message: Value) -> Result<(Value, bool), String> {
         "" => Some("user"),
         _ => None,
     } {
-        return Err(format!(
-            "`role` is `{role}`: expected system, user, assistant or tool (`{meant}` here?)"
-        ));
+        return Err(format!("`role` is `{role}`: expected system, user, assistant or tool (`{meant}` here?)"));
     }
-    if let Some(call) = message
-        .shift_remove("function_call")
-        .filter(|call| !call.is_null())
-    {
-        message.insert(
-            "tool_calls".to_owned(),
-            json!([{"type": "function", "function": call}]),
-        );
+    if let Some(call) = message.shift_remove("function_call").filter(|call| !call.is_null()) {
+        message.insert("tool_calls".to_owned(), json!([{"type": "function", "function": call}]));
     }
     let calls = checked_calls(&mut message)?;
     checked_content(&mut message, calls)?;
@@ -124,9 +107,7 @@ fn checked_calls(message: &mut Map<String, Value>) -> Result<bool, String> {
             match function.get_mut("function") {
                 Some(Value::Object(function)) => function,
                 _ => {
-                    return Err(format!(
-                        "{place}: `function` must be an object with `name` and `arguments`"
-                    ));
+                    return Err(format!("{place}: `function` must be an object with `name` and `arguments`"));
                 }
             }
         } else {
@@ -138,9 +119,8 @@ fn checked_calls(message: &mut Map<String, Value>) -> Result<bool, String> {
         if let Some(Value::String(text)) = function.get("arguments") {
             let arguments: Value = match text.trim() {
                 "" => json!({}),
-                text => serde_json::from_str(text).map_err(|error| {
-                    format!("{place}: `arguments` is a string that is not JSON: {error}")
-                })?,
+                text => serde_json::from_str(text)
+                    .map_err(|error| format!("{place}: `arguments` is a string that is not JSON: {error}"))?,
             };
             function.insert("arguments".to_owned(), arguments);
         }
@@ -162,13 +142,8 @@ fn checked_content(message: &mut Map<String, Value>, has_calls: bool) -> Result<
                     (Value::String(part), _) => text.push_str(part),
                     (_, Some(part)) => text.push_str(part),
                     _ => {
-                        let found = part
-                            .get("type")
-                            .and_then(Value::as_str)
-                            .unwrap_or(kind(part));
-                        return Err(format!(
-                            "`content`[{index}] is `{found}`: only text parts can be trained on"
-                        ));
+                        let found = part.get("type").and_then(Value::as_str).unwrap_or(kind(part));
+                        return Err(format!("`content`[{index}] is `{found}`: only text parts can be trained on"));
                     }
                 }
             }
@@ -183,15 +158,13 @@ fn checked_content(message: &mut Map<String, Value>, has_calls: bool) -> Result<
 fn checked_weight(message: &mut Map<String, Value>, role: &str) -> Result<bool, String> {
     match message.shift_remove("weight") {
         None | Some(Value::Null) => Ok(true),
-        Some(_) if role != "assistant" => Err(format!(
-            "`weight` on a turn of `{role}`: only assistant turns are weighted"
-        )),
+        Some(_) if role != "assistant" => {
+            Err(format!("`weight` on a turn of `{role}`: only assistant turns are weighted"))
+        }
         Some(weight) => match weight.as_f64() {
             Some(0.0) => Ok(false),
             Some(1.0) => Ok(true),
-            _ => Err(format!(
-                "`weight` is {weight}: expected 0 (not trained) or 1"
-            )),
+            _ => Err(format!("`weight` is {weight}: expected 0 (not trained) or 1")),
         },
     }
 }
@@ -201,9 +174,7 @@ mod tests {
     use super::*;
 
     fn conversation(list: Value) -> Result<Conversation, String> {
-        let Value::Array(list) = list else {
-            panic!("not a list")
-        };
+        let Value::Array(list) = list else { panic!("not a list") };
         checked_messages(list, "messages")
     }
 
@@ -224,55 +195,31 @@ mod tests {
             json!({"role": "assistant", "content": null, "tool_calls": [
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": [1, 2.5]}}}]})
         );
-        assert_eq!(
-            found.messages[3],
-            json!({"role": "assistant", "content": "done"})
-        );
+        assert_eq!(found.messages[3], json!({"role": "assistant", "content": "done"}));
     }
 
     #[test]
     fn faults_name_the_message() {
         for (list, expected) in [
             (json!([]), "`messages` is empty"),
-            (
-                json!(["hi"]),
-                "`messages`[0]: expected an object with `role` and `content`, found a string",
-            ),
+            (json!(["hi"]), "`messages`[0]: expected an object with `role` and `content`, found a string"),
             (json!([{"content": "x"}]), "no `role`"),
             (json!([{"from": "human", "value": "x"}]), "type: sharegpt"),
-            (
-                json!([{"role": "human", "content": "x"}]),
-                "`role` is `human`: expected",
-            ),
+            (json!([{"role": "human", "content": "x"}]), "`role` is `human`: expected"),
             (json!([{"role": "user"}]), "`messages`[0]: no `content`"),
-            (
-                json!([{"role": "user", "content": 3}]),
-                "`content` is a number: expected a string",
-            ),
-            (
-                json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": null}]),
-                "`messages`[1]:",
-            ),
+            (json!([{"role": "user", "content": 3}]), "`content` is a number: expected a string"),
+            (json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": null}]), "`messages`[1]:"),
             (
                 json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
                 "`content`[0] is `image_url`: only text",
             ),
-            (
-                json!([{"role": "user", "content": "x", "weight": 1}]),
-                "only assistant turns are weighted",
-            ),
-            (
-                json!([{"role": "assistant", "content": "x", "weight": 0.5}]),
-                "`weight` is 0.5: expected 0",
-            ),
+            (json!([{"role": "user", "content": "x", "weight": 1}]), "only assistant turns are weighted"),
+            (json!([{"role": "assistant", "content": "x", "weight": 0.5}]), "`weight` is 0.5: expected 0"),
             (
                 json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]}]),
                 "`tool_calls`[0]: `arguments` is a string that is not JSON",
             ),
-            (
-                json!([{"role": "assistant", "tool_calls": [{"function": {}}]}]),
-                "no `name`",
-            ),
+            (json!([{"role": "assistant", "tool_calls": [{"function": {}}]}]), "no `name`"),
         ] {
             let message = conversation(list).unwrap_err();
             assert!(message.contains(expected), "{message}");
@@ -281,10 +228,7 @@ mod tests {
 
     #[test]
     fn tools_may_be_json_in_a_string() {
-        assert_eq!(
-            parsed_tools(Some(&json!("[{\"name\": \"f\"}]"))).unwrap(),
-            Some(json!([{"name": "f"}]))
-        );
+        assert_eq!(parsed_tools(Some(&json!("[{\"name\": \"f\"}]"))).unwrap(), Some(json!([{"name": "f"}])));
         for none in [json!(null), json!([]), json!(""), json!("[]")] {
             assert_eq!(parsed_tools(Some(&none)).unwrap(), None);
         }

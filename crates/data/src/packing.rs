@@ -9,10 +9,7 @@ const WINDOW: usize = 2048;
 /// Rows of indices into `lengths`, each row's lengths adding up to at most `row_length`; an example that is
 /// longer has a row of its own. `order` says which examples, and in which order they come.
 pub(crate) fn pack(order: &[u32], lengths: &[usize], row_length: usize) -> Vec<Vec<u32>> {
-    order
-        .chunks(WINDOW)
-        .flat_map(|window| pack_window(window, lengths, row_length))
-        .collect()
+    order.chunks(WINDOW).flat_map(|window| pack_window(window, lengths, row_length)).collect()
 }
 
 fn pack_window(window: &[u32], lengths: &[usize], row_length: usize) -> Vec<Vec<u32>> {
@@ -45,9 +42,7 @@ fn pack_window(window: &[u32], lengths: &[usize], row_length: usize) -> Vec<Vec<
         row.sort_unstable();
     }
     rows.sort_unstable_by_key(|row| row[0]);
-    rows.into_iter()
-        .map(|row| row.into_iter().map(|place| window[place]).collect())
-        .collect()
+    rows.into_iter().map(|row| row.into_iter().map(|place| window[place]).collect()).collect()
 }
 
 #[cfg(test)]
@@ -59,20 +54,14 @@ mod tests {
         for seed in 0..20u64 {
             let count = 5000 + seed as usize * 7;
             let lengths: Vec<usize> = (0..count)
-                .map(|index| {
-                    1 + (index as u64 * 2_654_435_761 + seed * 97).wrapping_mul(40_503) as usize
-                        % 400
-                })
+                .map(|index| 1 + (index as u64 * 2_654_435_761 + seed * 97).wrapping_mul(40_503) as usize % 400)
                 .collect();
             let order: Vec<u32> = (0..count as u32).rev().collect();
             let rows = pack(&order, &lengths, 1024);
             let mut seen: Vec<u32> = rows.iter().flatten().copied().collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..count as u32).collect::<Vec<_>>());
-            assert!(
-                rows.iter()
-                    .all(|row| row.iter().map(|i| lengths[*i as usize]).sum::<usize>() <= 1024)
-            );
+            assert!(rows.iter().all(|row| row.iter().map(|i| lengths[*i as usize]).sum::<usize>() <= 1024));
             let fill = lengths.iter().sum::<usize>() as f64 / (rows.len() * 1024) as f64;
             assert!(fill > 0.97, "{fill}");
         }

@@ -18,40 +18,17 @@ use crate::record::RecordSource;
 ///
 /// Nulls are left out: Arrow gives every message of a list the same fields, and a template that asks
 /// `if 'tool_calls' in message` must not see those that were never written.
-pub(crate) fn read(
-    path: &Path,
-    name: &Arc<str>,
-    known: &[&str],
-    limit: usize,
-) -> Result<Vec<RawRecord>, DataError> {
-    let file = File::open(path).map_err(|source| DataError::Io {
-        path: path.to_path_buf(),
-        action: "read",
-        source,
-    })?;
+pub(crate) fn read(path: &Path, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<RawRecord>, DataError> {
+    let file = File::open(path).map_err(|source| DataError::Io { path: path.to_path_buf(), action: "read", source })?;
     // The decoders check most of what a hostile file can say, and panic at some of the rest.
     catch_unwind(AssertUnwindSafe(|| rows(path, file, name, known, limit)))
         .unwrap_or_else(|_| Err(damaged(path, "its contents contradict each other")))
 }
 
-fn rows(
-    path: &Path,
-    file: File,
-    name: &Arc<str>,
-    known: &[&str],
-    limit: usize,
-) -> Result<Vec<RawRecord>, DataError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| damaged(path, &error.to_string()))?;
-    let columns: Vec<String> = builder
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
-    let wanted: Vec<usize> = (0..columns.len())
-        .filter(|index| known.contains(&columns[*index].as_str()))
-        .collect();
+fn rows(path: &Path, file: File, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<RawRecord>, DataError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, &error.to_string()))?;
+    let columns: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let wanted: Vec<usize> = (0..columns.len()).filter(|index| known.contains(&columns[*index].as_str())).collect();
     if wanted.is_empty() {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         return Err(file_error(
@@ -65,11 +42,8 @@ fn rows(
     }
     // Columns that no record has (images, embeddings) are not decoded at all.
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let reader = builder
-        .with_projection(mask)
-        .with_limit(limit)
-        .build()
-        .map_err(|error| damaged(path, &error.to_string()))?;
+    let reader =
+        builder.with_projection(mask).with_limit(limit).build().map_err(|error| damaged(path, &error.to_string()))?;
     let mut records = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|error| damaged(path, &error.to_string()))?;
@@ -77,22 +51,12 @@ fn rows(
         writer
             .write(&batch)
             .and_then(|()| writer.finish())
-            .map_err(|error| {
-                file_error(
-                    path,
-                    format!("a column is of a type that is not read: {error}"),
-                )
-            })?;
+            .map_err(|error| file_error(path, format!("a column is of a type that is not read: {error}")))?;
         let mut found = 0;
-        for value in serde_json::Deserializer::from_slice(&writer.into_inner())
-            .into_iter::<Map<String, Value>>()
-        {
+        for value in serde_json::Deserializer::from_slice(&writer.into_inner()).into_iter::<Map<String, Value>>() {
             let value = value.map_err(|error| damaged(path, &error.to_string()))?;
             found += 1;
-            records.push(RawRecord {
-                value,
-                source: RecordSource::new(Arc::clone(name), records.len() + 1),
-            });
+            records.push(RawRecord { value, source: RecordSource::new(Arc::clone(name), records.len() + 1) });
         }
         if found != batch.num_rows() {
             return Err(damaged(path, "rows are missing"));
@@ -102,8 +66,5 @@ fn rows(
 }
 
 fn damaged(path: &Path, reason: &str) -> DataError {
-    file_error(
-        path,
-        format!("not a readable Parquet file: {reason}; fetch it again"),
-    )
+    file_error(path, format!("not a readable Parquet file: {reason}; fetch it again"))
 }

@@ -38,10 +38,7 @@ impl Format {
     /// By the extension, `.gz` and `.zst` put aside.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-        let name = name
-            .strip_suffix(".gz")
-            .or_else(|| name.strip_suffix(".zst"))
-            .unwrap_or(&name);
+        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
         match Path::new(name).extension()?.to_str()? {
             "jsonl" | "ndjson" => Some(Self::JsonLines),
             "json" => Some(Self::Json),
@@ -95,19 +92,12 @@ pub(crate) fn read_file(
 }
 
 pub(crate) fn file_error(path: &Path, message: impl Into<String>) -> DataError {
-    DataError::File {
-        path: path.to_path_buf(),
-        message: message.into(),
-    }
+    DataError::File { path: path.to_path_buf(), message: message.into() }
 }
 
 /// The file's bytes. Compression is told by the first bytes, not by the name: both are often wrong.
 fn decompressed(path: &Path) -> Result<Vec<u8>, DataError> {
-    let io = |source| DataError::Io {
-        path: path.to_path_buf(),
-        action: "read",
-        source,
-    };
+    let io = |source| DataError::Io { path: path.to_path_buf(), action: "read", source };
     let mut file = File::open(path).map_err(io)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(io)?;
@@ -115,17 +105,15 @@ fn decompressed(path: &Path) -> Result<Vec<u8>, DataError> {
     let unpacked = if bytes.starts_with(&[0x1f, 0x8b]) {
         flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain)
     } else if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        zstd::stream::read::Decoder::new(bytes.as_slice())
-            .and_then(|mut decoder| decoder.read_to_end(&mut plain))
+        zstd::stream::read::Decoder::new(bytes.as_slice()).and_then(|mut decoder| decoder.read_to_end(&mut plain))
     } else {
         return Ok(bytes);
     };
     match unpacked {
         Ok(_) => Ok(plain),
-        Err(error) => Err(file_error(
-            path,
-            format!("the compressed file is damaged or cut off ({error}); fetch it again"),
-        )),
+        Err(error) => {
+            Err(file_error(path, format!("the compressed file is damaged or cut off ({error}); fetch it again")))
+        }
     }
 }
 
@@ -137,20 +125,14 @@ fn json_lines(bytes: &[u8], name: &Arc<str>, limit: usize, faults: &mut Faults) 
         .filter(|(_, line)| !line.is_empty())
         .take(limit)
         .collect();
-    let parsed: Vec<Parsed> = lines
-        .into_par_iter()
-        .with_min_len(64)
-        .map(|(line, bytes)| (line, object(bytes)))
-        .collect();
+    let parsed: Vec<Parsed> =
+        lines.into_par_iter().with_min_len(64).map(|(line, bytes)| (line, object(bytes))).collect();
     gathered(parsed, name, faults)
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     if let Err(error) = std::str::from_utf8(bytes) {
-        return Err(format!(
-            "not UTF-8 at byte {} of the line; save the file as UTF-8",
-            error.valid_up_to() + 1
-        ));
+        return Err(format!("not UTF-8 at byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1));
     }
     match serde_json::from_slice(bytes) {
         Ok(value) => object_of(value),
@@ -158,10 +140,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
         Err(error) => {
             let text = error.to_string();
             let reason = text.split(" at line ").next().unwrap_or(&text);
-            Err(format!(
-                "not valid JSON: {reason} at column {}",
-                error.column()
-            ))
+            Err(format!("not valid JSON: {reason} at column {}", error.column()))
         }
     }
 }
@@ -169,10 +148,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 fn object_of(value: Value) -> Result<Map<String, Value>, String> {
     match value {
         Value::Object(map) => Ok(map),
-        other => Err(format!(
-            "expected an object with the record's fields, found {}",
-            kind(&other)
-        )),
+        other => Err(format!("expected an object with the record's fields, found {}", kind(&other))),
     }
 }
 
@@ -214,25 +190,18 @@ fn json(
     }
     if trimmed.first() != Some(&b'[') {
         // One object over several lines is valid JSON, but a list of records was meant.
-        let first_line = trimmed
-            .split(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default();
+        let first_line = trimmed.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if object(first_line).is_err()
             && let Ok(Value::Object(whole)) = serde_json::from_slice(trimmed)
         {
-            let list = whole
-                .iter()
-                .find(|(_, value)| value.is_array())
-                .map(|(key, _)| key);
+            let list = whole.iter().find(|(_, value)| value.is_array()).map(|(key, _)| key);
             return Err(file_error(
                 path,
                 match list {
                     Some(key) => format!(
                         "expected a list of records, found one object whose `{key}` is a list; save that list alone"
                     ),
-                    None => "expected a list of records or one record a line, found one object"
-                        .to_owned(),
+                    None => "expected a list of records or one record a line, found one object".to_owned(),
                 },
             ));
         }
@@ -240,12 +209,8 @@ fn json(
     }
     let values: Vec<Value> = serde_json::from_slice(trimmed)
         .map_err(|error| file_error(path, format!("not a valid JSON list of records: {error}")))?;
-    let parsed = values
-        .into_iter()
-        .take(limit)
-        .enumerate()
-        .map(|(index, value)| (index + 1, object_of(value)))
-        .collect();
+    let parsed =
+        values.into_iter().take(limit).enumerate().map(|(index, value)| (index + 1, object_of(value))).collect();
     Ok(gathered(parsed, name, faults))
 }
 
@@ -257,25 +222,14 @@ fn csv(
     limit: usize,
     faults: &mut Faults,
 ) -> Result<Vec<RawRecord>, DataError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .flexible(true)
-        .from_reader(bytes);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(bytes);
     let header = reader
         .headers()
-        .map_err(|error| {
-            file_error(
-                path,
-                format!("the header cannot be read: {error}; save the file as UTF-8"),
-            )
-        })?
+        .map_err(|error| file_error(path, format!("the header cannot be read: {error}; save the file as UTF-8")))?
         .clone();
     for (index, field) in header.iter().enumerate() {
         if header.iter().take(index).any(|earlier| earlier == field) {
-            return Err(file_error(
-                path,
-                format!("two columns are called `{field}`; rename one"),
-            ));
+            return Err(file_error(path, format!("two columns are called `{field}`; rename one")));
         }
     }
     let mut records = Vec::new();
@@ -289,10 +243,7 @@ fn csv(
         match reader.read_record(&mut row) {
             Ok(false) => break,
             Ok(true) => {
-                let line = row
-                    .position()
-                    .and_then(|position| usize::try_from(position.line()).ok())
-                    .unwrap_or(line);
+                let line = row.position().and_then(|position| usize::try_from(position.line()).ok()).unwrap_or(line);
                 let source = RecordSource::new(Arc::clone(name), line);
                 if row.len() == header.len() {
                     let value = header
@@ -315,10 +266,7 @@ fn csv(
                 }
             }
             Err(error) => {
-                faults.push(
-                    RecordSource::new(Arc::clone(name), line),
-                    format!("the row cannot be read: {error}"),
-                );
+                faults.push(RecordSource::new(Arc::clone(name), line), format!("the row cannot be read: {error}"));
                 // Only a row that is not UTF-8 leaves the reader able to go on.
                 if !matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) {
                     break;

@@ -25,10 +25,7 @@ pub struct RecordSource {
 impl RecordSource {
     /// The record at `line` of `file`.
     pub fn new(file: impl Into<Arc<str>>, line: usize) -> Self {
-        Self {
-            file: file.into(),
-            line,
-        }
+        Self { file: file.into(), line }
     }
 }
 

@@ -39,25 +39,17 @@ pub(crate) fn chat_pieces(
     train_on: TrainOn,
 ) -> Result<Vec<Piece>, String> {
     let template = tokenizer.template_for(tools.is_some()).map_err(say)?;
-    let conversation = template
-        .conversation(messages, tools, &Map::new())
-        .map_err(say)?;
+    let conversation = template.conversation(messages, tools, &Map::new()).map_err(say)?;
     let whole = conversation.render(messages.len(), false).map_err(say)?;
     let targets = match train_on {
         TrainOn::All => {
             let everything = 0..whole.text.len();
-            return Ok(vec![Piece {
-                spans: vec![everything],
-                without_stop: 0,
-                text: whole.text,
-            }]);
+            return Ok(vec![Piece { spans: vec![everything], without_stop: 0, text: whole.text }]);
         }
         TrainOn::Assistant | TrainOn::Completion => answers(messages, trained),
         TrainOn::Last => {
             let last = messages.iter().rposition(is_assistant);
-            last.filter(|last| trained.get(*last) == Some(&true))
-                .into_iter()
-                .collect()
+            last.filter(|last| trained.get(*last) == Some(&true)).into_iter().collect()
         }
     };
     match whole.generated {
@@ -67,11 +59,7 @@ pub(crate) fn chat_pieces(
                 .iter()
                 .filter(|span| !tokenizer.ends_with_special(whole.text[(*span).clone()].trim_end()))
                 .count();
-            Ok(vec![Piece {
-                spans,
-                without_stop,
-                text: whole.text,
-            }])
+            Ok(vec![Piece { spans, without_stop, text: whole.text }])
         }
         None => by_prefix(tokenizer, &conversation, whole.text, &targets),
     }
@@ -86,9 +74,7 @@ fn is_assistant(message: &Value) -> bool {
 }
 
 fn answers(messages: &[Value], trained: &[bool]) -> Vec<usize> {
-    (0..messages.len())
-        .filter(|index| trained.get(*index) == Some(&true) && is_assistant(&messages[*index]))
-        .collect()
+    (0..messages.len()).filter(|index| trained.get(*index) == Some(&true) && is_assistant(&messages[*index])).collect()
 }
 
 /// The template's own spans, those of answers that are not to be trained left out.
@@ -98,9 +84,7 @@ fn chosen(
     targets: &[usize],
     train_on: TrainOn,
 ) -> Result<Vec<Range<usize>>, String> {
-    let assistants: Vec<usize> = (0..messages.len())
-        .filter(|index| is_assistant(&messages[*index]))
-        .collect();
+    let assistants: Vec<usize> = (0..messages.len()).filter(|index| is_assistant(&messages[*index])).collect();
     if targets.len() == assistants.len() {
         return Ok(generated);
     }
@@ -113,9 +97,7 @@ fn chosen(
             .collect());
     }
     match train_on {
-        TrainOn::Last if !targets.is_empty() => {
-            Ok(generated.into_iter().next_back().into_iter().collect())
-        }
+        TrainOn::Last if !targets.is_empty() => Ok(generated.into_iter().next_back().into_iter().collect()),
         _ if targets.is_empty() => Ok(Vec::new()),
         _ => Err(format!(
             "the template marks {} generation blocks for {} assistant messages, so those with `weight: 0` cannot be \
@@ -141,27 +123,16 @@ fn by_prefix(
         }
         answers.push((prompt.len(), turn));
     }
-    let mut pieces = vec![Piece {
-        text: whole,
-        spans: Vec::new(),
-        without_stop: 0,
-    }];
+    let mut pieces = vec![Piece { text: whole, spans: Vec::new(), without_stop: 0 }];
     // From the end, so that a text that ends after one answer also serves those before it that it shows as
     // they were given.
     for (start, turn) in answers.into_iter().rev() {
         let end = stop_end(tokenizer, &turn, start);
         let span = start..end.unwrap_or(turn.len());
-        let at = match pieces
-            .iter()
-            .position(|piece| piece.text.starts_with(&turn))
-        {
+        let at = match pieces.iter().position(|piece| piece.text.starts_with(&turn)) {
             Some(at) => at,
             None => {
-                pieces.push(Piece {
-                    text: turn,
-                    spans: Vec::new(),
-                    without_stop: 0,
-                });
+                pieces.push(Piece { text: turn, spans: Vec::new(), without_stop: 0 });
                 pieces.len() - 1
             }
         };
@@ -180,9 +151,7 @@ fn by_prefix(
 /// Where the answer's stop token ends, if it has one.
 fn stop_end(tokenizer: &TextTokenizer, turn: &str, start: usize) -> Option<usize> {
     let trimmed = turn[start..].trim_end();
-    tokenizer
-        .ends_with_special(trimmed)
-        .then_some(start + trimmed.len())
+    tokenizer.ends_with_special(trimmed).then_some(start + trimmed.len())
 }
 
 fn not_prefix_stable(index: usize, prompt: &str, turn: &str) -> String {
@@ -207,15 +176,8 @@ fn not_prefix_stable(index: usize, prompt: &str, turn: &str) -> String {
 fn quoted_from(text: &str, at: usize) -> String {
     const BEFORE: usize = 24;
     const AFTER: usize = 48;
-    let start = text[..at]
-        .char_indices()
-        .rev()
-        .nth(BEFORE - 1)
-        .map_or(0, |(start, _)| start);
-    let end = text[at..]
-        .char_indices()
-        .nth(AFTER)
-        .map_or(text.len(), |(end, _)| at + end);
+    let start = text[..at].char_indices().rev().nth(BEFORE - 1).map_or(0, |(start, _)| start);
+    let end = text[at..].char_indices().nth(AFTER).map_or(text.len(), |(end, _)| at + end);
     format!(
         "{}{:?}{}",
         if start > 0 { "..." } else { "" },

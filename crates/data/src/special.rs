@@ -28,17 +28,11 @@ pub struct SpecialTokens {
 impl SpecialTokens {
     /// From `tokenizer_config.json` and, where that is silent, `special_tokens_map.json`.
     pub(crate) fn from_config(config: &Map<String, Value>, fallback: &Map<String, Value>) -> Self {
-        let token = |name: &str| {
-            [config, fallback]
-                .iter()
-                .find_map(|file| file.get(name).and_then(spelled).map(str::to_owned))
-        };
+        let token =
+            |name: &str| [config, fallback].iter().find_map(|file| file.get(name).and_then(spelled).map(str::to_owned));
         let additional = [config, fallback]
             .iter()
-            .find_map(|file| {
-                file.get("additional_special_tokens")
-                    .and_then(Value::as_array)
-            })
+            .find_map(|file| file.get("additional_special_tokens").and_then(Value::as_array))
             .map(|list| list.iter().filter_map(spelled).map(str::to_owned).collect());
         Self {
             bos: token("bos_token"),
@@ -64,15 +58,10 @@ impl SpecialTokens {
             ("cls_token", &self.cls),
             ("mask_token", &self.mask),
         ];
-        let mut named: Vec<(&'static str, Value)> = single
-            .into_iter()
-            .filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?))))
-            .collect();
+        let mut named: Vec<(&'static str, Value)> =
+            single.into_iter().filter_map(|(name, token)| Some((name, Value::from(token.as_deref()?)))).collect();
         if !self.additional.is_empty() {
-            named.push((
-                "additional_special_tokens",
-                Value::from(self.additional.clone()),
-            ));
+            named.push(("additional_special_tokens", Value::from(self.additional.clone())));
         }
         named
     }
@@ -90,15 +79,13 @@ fn spelled(token: &Value) -> Option<&str> {
 /// The first end-of-text id of `generation_config.json` or `config.json`, for folders whose tokenizer does
 /// not say.
 pub(crate) fn eos_id_of_config(folder: &Path) -> Option<u32> {
-    ["generation_config.json", "config.json"]
-        .iter()
-        .find_map(|name| {
-            let text = std::fs::read(folder.join(name)).ok()?;
-            let config: Map<String, Value> = serde_json::from_slice(&text).ok()?;
-            let id = match config.get("eos_token_id")? {
-                Value::Array(ids) => ids.first()?.as_u64(),
-                id => id.as_u64(),
-            };
-            u32::try_from(id?).ok()
-        })
+    ["generation_config.json", "config.json"].iter().find_map(|name| {
+        let text = std::fs::read(folder.join(name)).ok()?;
+        let config: Map<String, Value> = serde_json::from_slice(&text).ok()?;
+        let id = match config.get("eos_token_id")? {
+            Value::Array(ids) => ids.first()?.as_u64(),
+            id => id.as_u64(),
+        };
+        u32::try_from(id?).ok()
+    })
 }

@@ -25,11 +25,7 @@ pub enum ValSize {
 /// Which side a record is on depends on its tokens and the seed alone, so equal records are never on both
 /// sides, nor are the several examples of one record, and new records do not move old ones far. Where records
 /// repeat, the number held out may be a little off; at least one record stays to train on.
-pub fn split_validation(
-    examples: Vec<Example>,
-    val_size: ValSize,
-    seed: u64,
-) -> (Vec<Example>, Vec<Example>) {
+pub fn split_validation(examples: Vec<Example>, val_size: ValSize, seed: u64) -> (Vec<Example>, Vec<Example>) {
     let records = records(&examples);
     let wanted = match val_size {
         ValSize::Fraction(share) => ((share * records.len() as f64).round() as usize).max(1),
@@ -37,10 +33,7 @@ pub fn split_validation(
     };
     let mut groups: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
     for (index, record) in records.iter().enumerate() {
-        groups
-            .entry(content_hash(&examples, record, seed))
-            .or_default()
-            .push(index);
+        groups.entry(content_hash(&examples, record, seed)).or_default().push(index);
     }
     let mut groups: Vec<([u8; 32], Vec<usize>)> = groups.into_iter().collect();
     groups.sort();
@@ -58,9 +51,7 @@ pub fn split_validation(
         }
     }
     let mut held_out = held_out.into_iter();
-    let (validation, training) = examples
-        .into_iter()
-        .partition(|_| held_out.next().unwrap_or_default());
+    let (validation, training) = examples.into_iter().partition(|_| held_out.next().unwrap_or_default());
     (training, validation)
 }
 
@@ -69,12 +60,10 @@ fn records(examples: &[Example]) -> Vec<Vec<usize>> {
     let mut records: Vec<Vec<usize>> = Vec::new();
     let mut known = HashMap::new();
     for (index, example) in examples.iter().enumerate() {
-        let place = *known
-            .entry((example.dataset, &example.source))
-            .or_insert_with(|| {
-                records.push(Vec::new());
-                records.len() - 1
-            });
+        let place = *known.entry((example.dataset, &example.source)).or_insert_with(|| {
+            records.push(Vec::new());
+            records.len() - 1
+        });
         records[place].push(index);
     }
     records
@@ -121,9 +110,7 @@ impl Visitor<'_> for NumberVisitor {
     }
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<ValSize, E> {
-        usize::try_from(number)
-            .map(ValSize::Count)
-            .map_err(E::custom)
+        usize::try_from(number).map(ValSize::Count).map_err(E::custom)
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<ValSize, E> {
@@ -184,29 +171,11 @@ mod tests {
     fn the_split_is_that_of_the_seed_and_equal_records_stay_together() {
         let (train, validation) = split_validation(examples(300), ValSize::Fraction(0.1), 7);
         assert_eq!(train.len() + validation.len(), 300);
-        assert!(
-            (29..=31).contains(&validation.len()),
-            "{}",
-            validation.len()
-        );
-        assert!(
-            train
-                .iter()
-                .all(|a| validation.iter().all(|b| a.input_ids != b.input_ids))
-        );
-        assert!(
-            train
-                .windows(2)
-                .all(|pair| pair[0].source.line < pair[1].source.line)
-        );
-        assert_eq!(
-            split_validation(examples(300), ValSize::Fraction(0.1), 7),
-            (train, validation.clone())
-        );
-        assert_ne!(
-            split_validation(examples(300), ValSize::Fraction(0.1), 8).1,
-            validation
-        );
+        assert!((29..=31).contains(&validation.len()), "{}", validation.len());
+        assert!(train.iter().all(|a| validation.iter().all(|b| a.input_ids != b.input_ids)));
+        assert!(train.windows(2).all(|pair| pair[0].source.line < pair[1].source.line));
+        assert_eq!(split_validation(examples(300), ValSize::Fraction(0.1), 7), (train, validation.clone()));
+        assert_ne!(split_validation(examples(300), ValSize::Fraction(0.1), 8).1, validation);
         let mut reversed = examples(300);
         reversed.reverse();
         let mut other = split_validation(reversed, ValSize::Fraction(0.1), 7).1;
@@ -216,29 +185,12 @@ mod tests {
 
     #[test]
     fn counts_are_kept_and_something_is_left() {
-        assert_eq!(
-            split_validation(examples(2), ValSize::Count(1), 0).1.len(),
-            1
-        );
-        assert_eq!(
-            split_validation(examples(90), ValSize::Count(0), 0).1.len(),
-            0
-        );
-        let held_out = split_validation(examples(90), ValSize::Count(10), 0)
-            .1
-            .len();
+        assert_eq!(split_validation(examples(2), ValSize::Count(1), 0).1.len(), 1);
+        assert_eq!(split_validation(examples(90), ValSize::Count(0), 0).1.len(), 0);
+        let held_out = split_validation(examples(90), ValSize::Count(10), 0).1.len();
         assert!((9..=11).contains(&held_out), "{held_out}");
-        assert!(
-            !split_validation(examples(3), ValSize::Count(100), 0)
-                .0
-                .is_empty()
-        );
-        assert_eq!(
-            split_validation(examples(1), ValSize::Fraction(0.9), 0)
-                .0
-                .len(),
-            1
-        );
+        assert!(!split_validation(examples(3), ValSize::Count(100), 0).0.is_empty());
+        assert_eq!(split_validation(examples(1), ValSize::Fraction(0.9), 0).0.len(), 1);
     }
 
     #[test]
@@ -249,27 +201,19 @@ mod tests {
         }
         let (train, validation) = split_validation(list, ValSize::Fraction(0.3), 3);
         assert!(!validation.is_empty());
-        assert!(
-            train
-                .iter()
-                .all(|a| validation.iter().all(|b| a.source != b.source))
-        );
+        assert!(train.iter().all(|a| validation.iter().all(|b| a.source != b.source)));
     }
 
     #[test]
     fn sizes_are_read_as_they_are_meant() {
-        let read =
-            |text: &str| serde_json::from_str::<ValSize>(text).map_err(|error| error.to_string());
+        let read = |text: &str| serde_json::from_str::<ValSize>(text).map_err(|error| error.to_string());
         assert_eq!(read("0.1"), Ok(ValSize::Fraction(0.1)));
         assert_eq!(read("50"), Ok(ValSize::Count(50)));
         assert_eq!(read("2.0"), Ok(ValSize::Count(2)));
         assert_eq!(read("0"), Ok(ValSize::Count(0)));
         for bad in ["-1", "1.5", "-0.5", "\"x\"", "1e300"] {
             let message = read(bad).unwrap_err();
-            assert!(
-                message.contains("a share above 0 and below 1, or a whole number"),
-                "{message}"
-            );
+            assert!(message.contains("a share above 0 and below 1, or a whole number"), "{message}");
         }
         assert_eq!(serde_json::to_string(&ValSize::Count(3)).unwrap(), "3");
     }

@@ -22,6 +22,7 @@ use crate::tokenizer::SpecialTokens;
 
 mod builtins;
 mod date;
+mod expression;
 mod methods;
 mod python;
 mod rewrite;
@@ -79,9 +80,7 @@ pub enum TemplateError {
     )]
     ReservedCharacter,
     /// A text without a template to render it.
-    #[error(
-        "the model folder has no chat template, and conversations cannot be rendered without one\n  help: {help}"
-    )]
+    #[error("the model folder has no chat template, and conversations cannot be rendered without one\n  help: {help}")]
     Missing {
         /// What to do.
         help: String,
@@ -99,22 +98,13 @@ impl ChatTemplate {
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self, TemplateError> {
         let (respelled, has_generation) = rewrite(source);
         let clock = Arc::new(AtomicI64::new(DEFAULT_TIME));
-        let syntax = |error: minijinja::Error| TemplateError::Syntax {
-            line: error.line(),
-            message: detail(&error),
-        };
+        let syntax = |error: minijinja::Error| TemplateError::Syntax { line: error.line(), message: detail(&error) };
         let mut environment = environment(Arc::clone(&clock)).map_err(syntax)?;
-        environment
-            .add_template_owned(NAME, respelled)
-            .map_err(syntax)?;
+        environment.add_template_owned(NAME, respelled).map_err(syntax)?;
         Ok(Self {
             source: source.to_owned(),
             environment,
-            special: special
-                .named()
-                .into_iter()
-                .map(|(name, value)| (name, JinjaValue::from(Serde(value))))
-                .collect(),
+            special: special.named().into_iter().map(|(name, value)| (name, JinjaValue::from(Serde(value)))).collect(),
             has_generation,
             clock,
         })
@@ -134,23 +124,16 @@ impl ChatTemplate {
     pub fn set_time(&self, time: SystemTime) {
         let seconds = match time.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            Err(before) => {
-                i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds)
-            }
+            Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
         };
         // Far enough for any calendar, and no overflow in its arithmetic.
         let bound = 1 << 45;
-        self.clock
-            .store(seconds.clamp(-bound, bound), Ordering::Relaxed);
+        self.clock.store(seconds.clamp(-bound, bound), Ordering::Relaxed);
     }
 
     /// The time of `strftime_now`, for templates that use it; 0 for others.
     pub(crate) fn time(&self) -> i64 {
-        if self.source.contains("strftime_now") {
-            self.clock.load(Ordering::Relaxed)
-        } else {
-            0
-        }
+        if self.source.contains("strftime_now") { self.clock.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// Renders a conversation. `extra` are further variables (`enable_thinking`), which go before the special
@@ -165,8 +148,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, Value>,
     ) -> Result<Rendered, TemplateError> {
-        self.conversation(messages, tools, extra)?
-            .render(messages.len(), add_generation_prompt)
+        self.conversation(messages, tools, extra)?.render(messages.len(), add_generation_prompt)
     }
 
     /// A conversation made ready to be rendered up to several of its messages.
@@ -177,22 +159,13 @@ impl ChatTemplate {
         extra: &Map<String, Value>,
     ) -> Result<PreparedConversation<'_>, TemplateError> {
         if self.has_generation
-            && (messages.iter().any(has_mark)
-                || tools.is_some_and(has_mark)
-                || extra.values().any(has_mark))
+            && (messages.iter().any(has_mark) || tools.is_some_and(has_mark) || extra.values().any(has_mark))
         {
             return Err(TemplateError::ReservedCharacter);
         }
-        let mut context: Vec<(String, JinjaValue)> = self
-            .special
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect();
-        context.extend(
-            extra
-                .iter()
-                .map(|(name, value)| (name.clone(), JinjaValue::from(Serde(value)))),
-        );
+        let mut context: Vec<(String, JinjaValue)> =
+            self.special.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        context.extend(extra.iter().map(|(name, value)| (name.clone(), JinjaValue::from(Serde(value)))));
         // transformers always passes these two; templates ask `is none` as well as `is defined`.
         context.push(("tools".to_owned(), JinjaValue::from(Serde(tools))));
         if !extra.contains_key("documents") {
@@ -200,10 +173,7 @@ impl ChatTemplate {
         }
         Ok(PreparedConversation {
             template: self,
-            messages: messages
-                .iter()
-                .map(|message| JinjaValue::from(Serde(as_passed(message))))
-                .collect(),
+            messages: messages.iter().map(|message| JinjaValue::from(Serde(as_passed(message)))).collect(),
             context,
         })
     }
@@ -218,18 +188,11 @@ pub(crate) struct PreparedConversation<'a> {
 
 impl PreparedConversation<'_> {
     /// Renders the first `count` messages.
-    pub(crate) fn render(
-        &self,
-        count: usize,
-        add_generation_prompt: bool,
-    ) -> Result<Rendered, TemplateError> {
+    pub(crate) fn render(&self, count: usize, add_generation_prompt: bool) -> Result<Rendered, TemplateError> {
         let messages: Vec<JinjaValue> = self.messages.iter().take(count).cloned().collect();
         let own = [
             ("messages".to_owned(), JinjaValue::from(messages)),
-            (
-                "add_generation_prompt".to_owned(),
-                JinjaValue::from(add_generation_prompt),
-            ),
+            ("add_generation_prompt".to_owned(), JinjaValue::from(add_generation_prompt)),
         ];
         let context = JinjaValue::from_pairs(self.context.iter().cloned().chain(own));
         let text = self
@@ -238,14 +201,7 @@ impl PreparedConversation<'_> {
             .get_template(NAME)
             .and_then(|template| template.render(context))
             .map_err(|error| render_error(&error))?;
-        if self.template.has_generation {
-            unmarked(&text)
-        } else {
-            Ok(Rendered {
-                text,
-                generated: None,
-            })
-        }
+        if self.template.has_generation { unmarked(&text) } else { Ok(Rendered { text, generated: None }) }
     }
 }
 
@@ -283,17 +239,12 @@ fn unmarked(text: &str) -> Result<Rendered, TemplateError> {
         } else if part.ends_with(GENERATION_END) {
             let start = open.take().ok_or_else(|| TemplateError::Render {
                 line: None,
-                message:
-                    "its generation blocks stand within one another, or their text was taken apart"
-                        .to_owned(),
+                message: "its generation blocks stand within one another, or their text was taken apart".to_owned(),
             })?;
             generated.push(start..plain.len());
         }
     }
-    Ok(Rendered {
-        text: plain,
-        generated: Some(generated),
-    })
+    Ok(Rendered { text: plain, generated: Some(generated) })
 }
 
 fn has_mark(value: &Value) -> bool {
@@ -301,10 +252,7 @@ fn has_mark(value: &Value) -> bool {
         Value::String(text) => text.contains([GENERATION_START, GENERATION_END]),
         Value::Array(items) => items.iter().any(has_mark),
         Value::Object(map) => {
-            map.values().any(has_mark)
-                || map
-                    .keys()
-                    .any(|key| key.contains([GENERATION_START, GENERATION_END]))
+            map.values().any(has_mark) || map.keys().any(|key| key.contains([GENERATION_START, GENERATION_END]))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
@@ -314,16 +262,11 @@ fn render_error(error: &minijinja::Error) -> TemplateError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(Raised(message)) = error.downcast_ref() {
-            return TemplateError::Raised {
-                message: message.clone(),
-            };
+            return TemplateError::Raised { message: message.clone() };
         }
         cause = error.source();
     }
-    TemplateError::Render {
-        line: error.line(),
-        message: detail(error),
-    }
+    TemplateError::Render { line: error.line(), message: detail(error) }
 }
 
 fn detail(error: &minijinja::Error) -> String {

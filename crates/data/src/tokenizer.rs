@@ -1,21 +1,18 @@
 //! A model folder's tokenizer and chat template.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::DataError;
+use crate::model_files::{json_object, read, templates};
 pub use crate::special::SpecialTokens;
 use crate::special::eos_id_of_config;
 use crate::template::{ChatTemplate, TemplateError};
-
-/// `chat_template: chatml` in a recipe: the format for base models that have none of their own.
-const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] \
-                      + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' \
-                      }}{% endif %}";
 
 /// Text to tokens and back, and conversations to text.
 pub struct TextTokenizer {
@@ -56,29 +53,16 @@ impl TextTokenizer {
             return Err(missing_tokenizer(folder));
         }
         let bytes = read(&path)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| DataError::File {
-            path: path.clone(),
-            message: format!("not a tokenizer of this form: {error}; fetch the model folder again"),
-        })?;
+        let mut tokenizer = parsed(&path, &bytes)?;
         // Limits that the file brings from its own training would cut and fill texts behind our back.
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| DataError::Tokenizer(error.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|error| DataError::Tokenizer(error.to_string()))?;
 
         let config = json_object(&folder.join("tokenizer_config.json"))?;
         let map = json_object(&folder.join("special_tokens_map.json"))?;
         let mut special = SpecialTokens::from_config(&config, &map);
-        let id_of = |token: &Option<String>| {
-            token
-                .as_deref()
-                .and_then(|token| tokenizer.token_to_id(token))
-        };
-        let (bos_id, mut eos_id, pad_id) = (
-            id_of(&special.bos),
-            id_of(&special.eos),
-            id_of(&special.pad),
-        );
+        let id_of = |token: &Option<String>| token.as_deref().and_then(|token| tokenizer.token_to_id(token));
+        let (bos_id, mut eos_id, pad_id) = (id_of(&special.bos), id_of(&special.eos), id_of(&special.pad));
         if eos_id.is_none()
             && let Some(id) = eos_id_of_config(folder)
             && let Some(token) = tokenizer.id_to_token(id)
@@ -89,10 +73,7 @@ impl TextTokenizer {
 
         let (mut prefix, mut suffix) = added_by_post_processor(&tokenizer)?;
         // These classes build their post-processor from the two flags, whatever tokenizer.json says.
-        let class = config
-            .get("tokenizer_class")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
         if ["Llama", "CodeLlama", "Gemma"]
             .iter()
             .any(|name| class.trim_end_matches("Fast") == format!("{name}Tokenizer"))
@@ -140,26 +121,16 @@ impl TextTokenizer {
     /// # Errors
     /// A text that the tokenizer's model cannot represent.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoded, DataError> {
-        let encoding = self
-            .tokenizer
-            .encode(text, false)
-            .map_err(|error| DataError::Tokenizer(error.to_string()))?;
-        let mut encoded = Encoded {
-            ids: encoding.get_ids().to_vec(),
-            offsets: encoding.get_offsets().to_vec(),
-        };
+        let encoding = guarded(|| self.tokenizer.encode(text, false))?;
+        let mut encoded = Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() };
         if add_special_tokens {
             // A text that already begins with the token does not get it twice.
             if !(self.prefix.len() == 1 && encoded.ids.first() == self.prefix.first()) {
                 encoded.ids.splice(0..0, self.prefix.iter().copied());
-                encoded
-                    .offsets
-                    .splice(0..0, self.prefix.iter().map(|_| (0, 0)));
+                encoded.offsets.splice(0..0, self.prefix.iter().map(|_| (0, 0)));
             }
             encoded.ids.extend(&self.suffix);
-            encoded
-                .offsets
-                .extend(self.suffix.iter().map(|_| (text.len(), text.len())));
+            encoded.offsets.extend(self.suffix.iter().map(|_| (text.len(), text.len())));
         }
         Ok(encoded)
     }
@@ -169,9 +140,7 @@ impl TextTokenizer {
     /// # Errors
     /// A decoder that fails on them.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
-        self.tokenizer
-            .decode(ids, skip_special)
-            .map_err(|error| DataError::Tokenizer(error.to_string()))
+        guarded(|| self.tokenizer.decode(ids, skip_special))
     }
 
     /// The tokenizer itself.
@@ -191,11 +160,7 @@ impl TextTokenizer {
 
     /// The template for a conversation, or an error that says what to do about having none.
     pub(crate) fn template_for(&self, with_tools: bool) -> Result<&ChatTemplate, TemplateError> {
-        let template = if with_tools {
-            self.tool_template()
-        } else {
-            self.chat_template()
-        };
+        let template = if with_tools { self.tool_template() } else { self.chat_template() };
         template.ok_or_else(|| TemplateError::Missing {
             help: "base models often have none: set `chat_template: chatml` or the path of a .jinja file in the \
                    recipe, or use prompt/completion records"
@@ -240,9 +205,7 @@ impl TextTokenizer {
 
     /// The special token that the text ends with, if it does.
     pub(crate) fn ends_with_special(&self, text: &str) -> bool {
-        self.spelled
-            .iter()
-            .any(|token| text.ends_with(token.as_str()))
+        self.spelled.iter().any(|token| text.ends_with(token.as_str()))
     }
 }
 
@@ -260,20 +223,32 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Half of what can be wrong with the file makes the library panic instead of saying so.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, DataError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| DataError::Tokenizer(error.to_string())),
+        Err(_) => Err(DataError::Tokenizer(
+            "its parts contradict each other; fetch the model folder's tokenizer.json again".to_owned(),
+        )),
+    }
+}
+
+fn parsed(path: &Path, bytes: &[u8]) -> Result<Tokenizer, DataError> {
+    let faulty = |reason: String| DataError::File {
+        path: path.to_path_buf(),
+        message: format!("not a tokenizer of this form: {reason}; fetch the model folder again"),
+    };
+    // The place of a broken bracket is better known to a plain parser.
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| faulty(error.to_string()))?;
+    guarded(|| Tokenizer::from_bytes(bytes)).map_err(|error| faulty(error.to_string()))
+}
+
 fn added_by_post_processor(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), DataError> {
-    let encoding = tokenizer
-        .encode("a", true)
-        .map_err(|error| DataError::Tokenizer(error.to_string()))?;
+    let encoding = guarded(|| tokenizer.encode("a", true))?;
     let added = encoding.get_special_tokens_mask();
     let ids = encoding.get_ids();
-    let first = added
-        .iter()
-        .position(|mask| *mask == 0)
-        .unwrap_or(added.len());
-    let last = added
-        .iter()
-        .rposition(|mask| *mask == 0)
-        .map_or(added.len(), |last| last + 1);
+    let first = added.iter().position(|mask| *mask == 0).unwrap_or(added.len());
+    let last = added.iter().rposition(|mask| *mask == 0).map_or(added.len(), |last| last + 1);
     Ok((ids[..first].to_vec(), ids[last..].to_vec()))
 }
 
@@ -285,82 +260,14 @@ fn obey_flag(config: &Map<String, Value>, flag: &str, token: Option<u32>, added:
     }
 }
 
-type Templates = (Option<ChatTemplate>, Option<ChatTemplate>);
-
-/// The template and the one for tools. A file of its own goes before `tokenizer_config.json`, as in
-/// transformers.
-fn templates(
-    folder: &Path,
-    config: &Map<String, Value>,
-    chosen: Option<&str>,
-    special: &SpecialTokens,
-) -> Result<Templates, DataError> {
-    let compile = |source: &str| ChatTemplate::new(source, special);
-    if let Some(chosen) = chosen {
-        return Ok((Some(compile(&chosen_source(folder, chosen)?)?), None));
-    }
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        let tools = folder
-            .join("additional_chat_templates")
-            .join("tool_use.jinja");
-        let tools = if tools.is_file() {
-            Some(compile(&read_text(&tools)?)?)
-        } else {
-            None
-        };
-        return Ok((Some(compile(&read_text(&file)?)?), tools));
-    }
-    match config.get("chat_template") {
-        Some(Value::String(source)) => Ok((Some(compile(source)?), None)),
-        Some(Value::Array(list)) => {
-            let named = |name: &str| {
-                list.iter()
-                    .find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
-                    .and_then(|entry| entry.get("template").and_then(Value::as_str))
-                    .map(compile)
-                    .transpose()
-            };
-            Ok((named("default")?, named("tool_use")?))
-        }
-        _ => Ok((None, None)),
-    }
-}
-
-fn chosen_source(folder: &Path, chosen: &str) -> Result<String, DataError> {
-    if chosen == "chatml" {
-        return Ok(CHATML.to_owned());
-    }
-    // A template without a single tag renders nothing, so this is a path.
-    if chosen.contains("{{") || chosen.contains("{%") {
-        return Ok(chosen.to_owned());
-    }
-    let path = [PathBuf::from(chosen), folder.join(chosen)]
-        .into_iter()
-        .find(|path| path.is_file())
-        .ok_or_else(|| DataError::NotFound {
-            path: PathBuf::from(chosen),
-            expected: "`chat_template` is neither a template nor a file".to_owned(),
-            help: "give a template's text, the path of a .jinja file, or `chatml`".to_owned(),
-        })?;
-    read_text(&path)
-}
-
 fn missing_tokenizer(folder: &Path) -> DataError {
-    let found: Vec<&str> = [
-        "tokenizer.model",
-        "vocab.json",
-        "merges.txt",
-        "spiece.model",
-        "tekken.json",
-    ]
-    .into_iter()
-    .filter(|name| folder.join(name).is_file())
-    .collect();
+    let found: Vec<&str> = ["tokenizer.model", "vocab.json", "merges.txt", "spiece.model", "tekken.json"]
+        .into_iter()
+        .filter(|name| folder.join(name).is_file())
+        .collect();
     DataError::MissingTokenizer {
         folder: folder.to_path_buf(),
-        looked_for: "tokenizer.json (with tokenizer_config.json and chat_template.jinja beside it)"
-            .to_owned(),
+        looked_for: "tokenizer.json (with tokenizer_config.json and chat_template.jinja beside it)".to_owned(),
         help: if !folder.is_dir() {
             "the folder is not there; check the path".to_owned()
         } else if found.is_empty() {
@@ -373,30 +280,4 @@ fn missing_tokenizer(folder: &Path) -> DataError {
             )
         },
     }
-}
-
-/// A JSON object, empty if there is no such file.
-fn json_object(path: &Path) -> Result<Map<String, Value>, DataError> {
-    if !path.is_file() {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&read(path)?).map_err(|error| DataError::File {
-        path: path.to_path_buf(),
-        message: format!("expected a JSON object: {error}; fetch the file again"),
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    std::fs::read(path).map_err(|source| DataError::Io {
-        path: path.to_path_buf(),
-        action: "read",
-        source,
-    })
-}
-
-fn read_text(path: &Path) -> Result<String, DataError> {
-    String::from_utf8(read(path)?).map_err(|_| DataError::File {
-        path: path.to_path_buf(),
-        message: "not UTF-8".to_owned(),
-    })
 }

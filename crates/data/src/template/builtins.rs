@@ -10,9 +10,10 @@ use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use crate::template::date::strftime;
+use crate::template::expression::PERCENT_FUNCTION;
 use crate::template::methods;
 use crate::template::python::{JsonStyle, to_json, to_str};
-use crate::template::rewrite::{GENERATION_FILTER, PERCENT_FUNCTION};
+use crate::template::rewrite::GENERATION_FILTER;
 
 /// Marks around what a `{% generation %}` block renders: two of the code points that Unicode keeps for
 /// internal use, so that no text has them.
@@ -35,61 +36,39 @@ impl std::error::Error for Raised {}
 /// The environment of transformers' `_compile_jinja_template`; `strftime_now` reads the seconds of `clock`.
 pub(crate) fn environment(clock: Arc<AtomicI64>) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     minijinja_contrib::add_to_environment(&mut environment);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(|out, _, value| match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
-        None if value.kind() == ValueKind::Invalid => {
-            Err(Error::new(ErrorKind::InvalidOperation, value.to_string()))
-        }
+        None if value.kind() == ValueKind::Invalid => Err(Error::new(ErrorKind::InvalidOperation, value.to_string())),
         None => Ok(out.write_str(&to_str(value))?),
     });
 
-    environment.add_function(
-        "raise_exception",
-        |message: &Value| -> Result<Value, Error> {
-            let message = to_str(message);
-            Err(Error::new(ErrorKind::InvalidOperation, message.clone())
-                .with_source(Raised(message)))
-        },
-    );
-    environment.add_function("strftime_now", move |format: &str| {
-        strftime(clock.load(Ordering::Relaxed), format)
+    environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        let message = to_str(message);
+        Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
     });
+    environment.add_function("strftime_now", move |format: &str| strftime(clock.load(Ordering::Relaxed), format));
     environment.add_function(PERCENT_FUNCTION, percent);
 
-    environment.add_filter(GENERATION_FILTER, |body: &str| {
-        format!("{GENERATION_START}{body}{GENERATION_END}")
-    });
+    environment.add_filter(GENERATION_FILTER, |body: &str| format!("{GENERATION_START}{body}{GENERATION_END}"));
     environment.add_filter("tojson", tojson);
     environment.add_filter("trim", |value: &Value, chars: Option<&str>| {
         methods::strip(&to_str(value), chars, true, true).to_owned()
     });
     environment.add_filter("string", to_str);
     environment.add_filter("int", int);
-    environment.add_filter("float", |value: &Value, default: Option<f64>| {
-        as_float(value).or(default).unwrap_or_default()
-    });
+    environment
+        .add_filter("float", |value: &Value, default: Option<f64>| as_float(value).or(default).unwrap_or_default());
     environment.add_filter("wordcount", |value: &Value| {
-        to_str(value)
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .filter(|word| !word.is_empty())
-            .count()
+        to_str(value).split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count()
     });
     environment.add_filter("join", join);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
-    for (name, convert) in [
-        ("upper", str::to_uppercase as fn(&str) -> String),
-        ("lower", str::to_lowercase),
-    ] {
+    for (name, convert) in [("upper", str::to_uppercase as fn(&str) -> String), ("lower", str::to_lowercase)] {
         environment.add_filter(name, move |value: &Value| convert(&to_str(value)));
     }
 
@@ -97,16 +76,10 @@ pub(crate) fn environment(clock: Arc<AtomicI64>) -> Result<Environment<'static>,
     environment.add_test("sequence", |value: &Value| {
         matches!(
             value.kind(),
-            ValueKind::Seq
-                | ValueKind::Iterable
-                | ValueKind::String
-                | ValueKind::Map
-                | ValueKind::Undefined
+            ValueKind::Seq | ValueKind::Iterable | ValueKind::String | ValueKind::Map | ValueKind::Undefined
         )
     });
-    environment.add_test("iterable", |value: &Value| {
-        !value.is_none() && value.try_iter().is_ok()
-    });
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     // The functions above and the template's macros; data is never callable.
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     Ok(environment)
@@ -114,11 +87,7 @@ pub(crate) fn environment(clock: Arc<AtomicI64>) -> Result<Environment<'static>,
 
 /// `format_string % values`.
 fn percent(format_string: &str, values: &Value) -> Result<String, Error> {
-    let values: Vec<Value> = if values.is_tuple() {
-        values.try_iter()?.collect()
-    } else {
-        vec![values.clone()]
-    };
+    let values: Vec<Value> = if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
     format(FormatStyle::Printf, format_string, &values)
 }
 
@@ -132,17 +101,9 @@ fn tojson(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<String, Error
 fn join(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let (positional, kwargs) = split_arguments(arguments);
     let named: Option<Value> = kwargs.get("d")?;
-    let separator = positional
-        .first()
-        .cloned()
-        .or(named)
-        .map_or_else(String::new, |value| to_str(&value));
+    let separator = positional.first().cloned().or(named).map_or_else(String::new, |value| to_str(&value));
     let named: Option<Value> = kwargs.get("attribute")?;
-    let attribute = positional
-        .get(1)
-        .cloned()
-        .or(named)
-        .filter(|value| !value.is_none());
+    let attribute = positional.get(1).cloned().or(named).filter(|value| !value.is_none());
     kwargs.assert_all_used()?;
     let mut joined = String::new();
     for (index, item) in value.try_iter()?.enumerate() {
@@ -162,11 +123,7 @@ fn join(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<String, Error> 
 fn int(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let (positional, kwargs) = split_arguments(arguments);
     let named: Option<Value> = kwargs.get("default")?;
-    let default = positional
-        .first()
-        .cloned()
-        .or(named)
-        .unwrap_or_else(|| Value::from(0));
+    let default = positional.first().cloned().or(named).unwrap_or_else(|| Value::from(0));
     let named: Option<Value> = kwargs.get("base")?;
     let base = positional.get(1).cloned().or(named);
     kwargs.assert_all_used()?;
@@ -180,11 +137,7 @@ fn int(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
         }
         _ => None,
     };
-    let cut = || {
-        as_float(value)
-            .filter(|float| float.abs() < 1e18)
-            .map(|float| float.trunc() as i64)
-    };
+    let cut = || as_float(value).filter(|float| float.abs() < 1e18).map(|float| float.trunc() as i64);
     Ok(whole.or_else(cut).map_or(default, Value::from))
 }
 
@@ -201,31 +154,15 @@ fn as_float(value: &Value) -> Option<f64> {
 fn default(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let (positional, kwargs) = split_arguments(arguments);
     let named: Option<Value> = kwargs.get("default_value")?;
-    let other = positional
-        .first()
-        .cloned()
-        .or(named)
-        .unwrap_or_else(|| Value::from(""));
+    let other = positional.first().cloned().or(named).unwrap_or_else(|| Value::from(""));
     let named: Option<Value> = kwargs.get("boolean")?;
-    let boolean = positional
-        .get(1)
-        .cloned()
-        .or(named)
-        .is_some_and(|value| value.is_true());
+    let boolean = positional.get(1).cloned().or(named).is_some_and(|value| value.is_true());
     kwargs.assert_all_used()?;
-    Ok(if value.is_undefined() || (boolean && !value.is_true()) {
-        other
-    } else {
-        value.clone()
-    })
+    Ok(if value.is_undefined() || (boolean && !value.is_true()) { other } else { value.clone() })
 }
 
 fn split_arguments(arguments: Rest<ValueOrKwargs>) -> (Vec<Value>, Kwargs) {
-    let mut positional: Vec<Value> = arguments
-        .0
-        .into_iter()
-        .map(ValueOrKwargs::into_value)
-        .collect();
+    let mut positional: Vec<Value> = arguments.0.into_iter().map(ValueOrKwargs::into_value).collect();
     let kwargs = match positional.pop() {
         Some(last) if last.is_kwargs() => Kwargs::try_from(last).unwrap_or_else(|_| no_kwargs()),
         last => {

@@ -20,15 +20,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// `strftime` in the C locale, at `seconds` since 1970 in UTC. A directive that is not known stays as it is.
 pub(crate) fn strftime(seconds: i64, format: &str) -> String {
@@ -40,11 +32,7 @@ pub(crate) fn strftime(seconds: i64, format: &str) -> String {
     let year_day = days - days_from_civil(year, 1, 1) + 1;
     let hour12 = (hour + 11) % 12 + 1;
     let name = |names: &[&'static str], index: i64| -> &'static str {
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| names.get(index))
-            .copied()
-            .unwrap_or_default()
+        usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
     };
     let short = |name: &'static str| name.get(..3).unwrap_or(name);
 
@@ -58,11 +46,7 @@ pub(crate) fn strftime(seconds: i64, format: &str) -> String {
         // glibc: `%-d` leaves the leading zero out.
         let unpadded = chars.next_if_eq(&'-').is_some();
         let two = |value: i64| {
-            if unpadded {
-                value.to_string()
-            } else {
-                format!("{value:02}")
-            }
+            if unpadded { value.to_string() } else { format!("{value:02}") }
         };
         let Some(directive) = chars.next() else {
             out.push('%');
@@ -112,16 +96,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -141,10 +120,7 @@ mod tests {
     #[test]
     fn days_and_names() {
         assert_eq!(strftime(DEFAULT_TIME, "%d %b %Y"), "26 Jul 2024");
-        assert_eq!(
-            strftime(DEFAULT_TIME, "%A, %B %-d, %j %H:%M %I%p %%q %q"),
-            "Friday, July 26, 208 00:00 12AM %q %q"
-        );
+        assert_eq!(strftime(DEFAULT_TIME, "%A, %B %-d, %j %H:%M %I%p %%q %q"), "Friday, July 26, 208 00:00 12AM %q %q");
         assert_eq!(strftime(951_782_400, "%F %a"), "2000-02-29 Tue");
         assert_eq!(strftime(-1, "%F %T"), "1969-12-31 23:59:59");
         assert_eq!(strftime(0, "100%"), "100%");

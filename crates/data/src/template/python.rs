@@ -25,11 +25,7 @@ pub(crate) fn repr(value: &Value, out: &mut String) {
         ValueKind::Number => out.push_str(&number(value)),
         ValueKind::String => repr_str(value.as_str().unwrap_or_default(), out),
         ValueKind::Seq | ValueKind::Iterable => {
-            let (open, close) = if value.is_tuple() {
-                ('(', ')')
-            } else {
-                ('[', ']')
-            };
+            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             let mut count = 0;
             out.push(open);
             for item in value.try_iter().into_iter().flatten() {
@@ -89,10 +85,7 @@ impl JsonStyle {
                 Some(text) => Some(text.to_owned()),
                 None => indent.as_usize().map(|width| " ".repeat(width.min(64))),
             },
-            separators: match (
-                separators.get_item_by_index(0),
-                separators.get_item_by_index(1),
-            ) {
+            separators: match (separators.get_item_by_index(0), separators.get_item_by_index(1)) {
                 (Ok(item), Ok(key)) if !item.is_undefined() && !key.is_undefined() => {
                     Some((to_str(&item), to_str(&key)))
                 }
@@ -133,9 +126,7 @@ impl JsonWriter<'_> {
             ValueKind::String => self.string(value.as_str().unwrap_or_default(), out),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.list(('[', ']'), &items, depth, out, |item, out| {
-                    self.write(item, depth + 1, out)
-                })?;
+                self.list(('[', ']'), &items, depth, out, |item, out| self.write(item, depth + 1, out))?;
             }
             ValueKind::Map if is_dict(value) => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
@@ -265,20 +256,12 @@ pub(crate) fn float_repr(float: f64) -> String {
         return format!("{digits}e{sign}{:02}", exponent.abs());
     }
     let plain = float.to_string();
-    if plain.contains('.') {
-        plain
-    } else {
-        plain + ".0"
-    }
+    if plain.contains('.') { plain } else { plain + ".0" }
 }
 
 /// `repr` of a string: single quotes unless it has those and no double ones; escapes for what is not printed.
 fn repr_str(text: &str, out: &mut String) {
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
         match c {
@@ -348,12 +331,8 @@ mod tests {
             to_json(&value, &style).unwrap(),
             "{\"é\": [\"a\\\"\u{7f}\\u0001\", null, true, 1.0, 1e+20, {}, []], \"b\": {\"c\": -3}}"
         );
-        let style = JsonStyle {
-            ensure_ascii: true,
-            indent: Some("  ".to_owned()),
-            sort_keys: true,
-            ..JsonStyle::default()
-        };
+        let style =
+            JsonStyle { ensure_ascii: true, indent: Some("  ".to_owned()), sort_keys: true, ..JsonStyle::default() };
         assert_eq!(
             to_json(&value, &style).unwrap(),
             "{\n  \"b\": {\n    \"c\": -3\n  },\n  \"\\u00e9\": [\n    \"a\\\"\\u007f\\u0001\",\n    null,\n    \

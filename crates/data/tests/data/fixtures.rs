@@ -2,18 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rankine_data::{
-    Dataset, DatasetConfig, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, read_dataset,
-    tokenize,
-};
+use rankine_data::{Dataset, DatasetConfig, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, read_dataset, tokenize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// `tests/golden/templates`.
 pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/templates")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/templates").join(name)
 }
 
 pub(crate) fn golden_json(name: &str) -> Value {
@@ -25,28 +20,19 @@ pub(crate) fn golden_json(name: &str) -> Value {
 /// A model folder with the goldens' byte-level tokenizer. `config` is its `tokenizer_config.json`.
 pub(crate) fn model_folder(config: &Value) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        golden("tokenizer.json"),
-        folder.path().join("tokenizer.json"),
-    )
-    .unwrap();
+    std::fs::copy(golden("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     write(folder.path(), "tokenizer_config.json", &config.to_string());
     folder
 }
 
 /// The goldens' tokenizer with `<s>` and `</s>`, a post-processor that adds `<s>`, and a template.
 pub(crate) fn tokenizer_with_bos(template: &str) -> TextTokenizer {
-    let folder =
-        model_folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": template}));
+    let folder = model_folder(&json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": template}));
     let path = folder.path().join("tokenizer.json");
     let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let bos = tokenizer["added_tokens"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|token| token["content"] == "<s>")
-        .unwrap()["id"]
-        .clone();
+    let bos =
+        tokenizer["added_tokens"].as_array().unwrap().iter().find(|token| token["content"] == "<s>").unwrap()["id"]
+            .clone();
     tokenizer["post_processor"] = json!({
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -87,14 +73,7 @@ pub(crate) fn dataset(records: &[Value]) -> Dataset {
     read_dataset(&DatasetConfig::new("d.jsonl"), folder.path()).unwrap()
 }
 
-pub(crate) fn tokenized(
-    records: &[Value],
-    tokenizer: &TextTokenizer,
-    train_on: TrainOn,
-) -> Tokenized {
-    let config = TokenizeConfig {
-        max_seq_len: 4096,
-        train_on,
-    };
+pub(crate) fn tokenized(records: &[Value], tokenizer: &TextTokenizer, train_on: TrainOn) -> Tokenized {
+    let config = TokenizeConfig { max_seq_len: 4096, train_on };
     tokenize(&[dataset(records)], tokenizer, &config, &|_, _| {}).unwrap()
 }

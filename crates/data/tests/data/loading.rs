@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rankine_data::{
-    Batch, Cursor, Example, GlobalBatch, IGNORED, Loader, LoaderConfig, RecordSource,
-};
+use rankine_data::{Batch, Cursor, Example, GlobalBatch, IGNORED, Loader, LoaderConfig, RecordSource};
 
 const PAD: u32 = 9_999;
 
@@ -17,13 +15,7 @@ fn examples(count: usize) -> Vec<Example> {
             let labels = input_ids
                 .iter()
                 .enumerate()
-                .map(|(at, id)| {
-                    if at * 3 >= length {
-                        i64::from(*id)
-                    } else {
-                        IGNORED
-                    }
-                })
+                .map(|(at, id)| if at * 3 >= length { i64::from(*id) } else { IGNORED })
                 .collect();
             Example {
                 input_ids,
@@ -60,14 +52,8 @@ fn documents(batch: &Batch) -> Vec<(Vec<u32>, Vec<i64>, Vec<u32>)> {
         let segments = &batch.segment_ids[range.clone()];
         let last = segments.iter().copied().max().unwrap_or_default();
         for segment in 1..=last {
-            let places: Vec<usize> = range
-                .clone()
-                .filter(|at| segments[at - range.start] == segment)
-                .collect();
-            assert!(
-                places.windows(2).all(|pair| pair[0] + 1 == pair[1]),
-                "a document lies in one piece"
-            );
+            let places: Vec<usize> = range.clone().filter(|at| segments[at - range.start] == segment).collect();
+            assert!(places.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a document lies in one piece");
             documents.push((
                 places.iter().map(|at| batch.input_ids[*at]).collect(),
                 places.iter().map(|at| batch.labels[*at]).collect(),
@@ -75,14 +61,7 @@ fn documents(batch: &Batch) -> Vec<(Vec<u32>, Vec<i64>, Vec<u32>)> {
             ));
         }
         for at in range.filter(|at| batch.segment_ids[*at] == 0) {
-            assert_eq!(
-                (
-                    batch.input_ids[at],
-                    batch.labels[at],
-                    batch.position_ids[at]
-                ),
-                (PAD, IGNORED, 0)
-            );
+            assert_eq!((batch.input_ids[at], batch.labels[at], batch.position_ids[at]), (PAD, IGNORED, 0));
         }
     }
     assert_eq!(documents.len(), batch.sources.len());
@@ -110,10 +89,7 @@ fn an_epoch_has_every_example_once_packed_or_not() {
                 let mut found = BTreeMap::new();
                 for batch in batches.iter().flat_map(|batch| &batch.micro_batches) {
                     for (document, source) in documents(batch).into_iter().zip(&batch.sources) {
-                        assert!(
-                            found.insert(source.line, document).is_none(),
-                            "{source} comes twice"
-                        );
+                        assert!(found.insert(source.line, document).is_none(), "{source} comes twice");
                     }
                 }
                 // Content, labels and positions are what one row for each example would have.
@@ -126,13 +102,7 @@ fn an_epoch_has_every_example_once_packed_or_not() {
                 }
                 assert_eq!(found.len(), 301);
                 let trained: usize = batches.iter().map(|batch| batch.trained_tokens).sum();
-                assert_eq!(
-                    trained,
-                    examples(301)
-                        .iter()
-                        .map(Example::trained_tokens)
-                        .sum::<usize>()
-                );
+                assert_eq!(trained, examples(301).iter().map(Example::trained_tokens).sum::<usize>());
             }
         }
     }
@@ -142,28 +112,20 @@ fn an_epoch_has_every_example_once_packed_or_not() {
 fn packed_rows_are_full_and_never_too_long() {
     let mut loader = loader(2000, &[], config(true, true, 1));
     let (mut rows, mut tokens) = (0, 0);
-    for batch in epoch(&mut loader)
-        .iter()
-        .flat_map(|batch| &batch.micro_batches)
-    {
+    for batch in epoch(&mut loader).iter().flat_map(|batch| &batch.micro_batches) {
         assert!(batch.length <= 64);
         rows += batch.rows;
         tokens += batch.tokens();
     }
-    assert!(
-        tokens as f64 / (rows * 64) as f64 > 0.97,
-        "{tokens} tokens in {rows} rows of 64"
-    );
+    assert!(tokens as f64 / (rows * 64) as f64 > 0.97, "{tokens} tokens in {rows} rows of 64");
 }
 
 #[test]
 fn global_batches_are_cut_into_micro_batches_and_the_last_is_not_lost() {
     let mut loader = loader(20, &[], config(false, false, 0));
     let batches = epoch(&mut loader);
-    let shape: Vec<Vec<usize>> = batches
-        .iter()
-        .map(|batch| batch.micro_batches.iter().map(|batch| batch.rows).collect())
-        .collect();
+    let shape: Vec<Vec<usize>> =
+        batches.iter().map(|batch| batch.micro_batches.iter().map(|batch| batch.rows).collect()).collect();
     assert_eq!(shape, [vec![3, 3], vec![3, 3], vec![3, 3], vec![2]]);
     let lines: Vec<usize> = batches
         .iter()
@@ -171,31 +133,17 @@ fn global_batches_are_cut_into_micro_batches_and_the_last_is_not_lost() {
         .flat_map(|batch| &batch.sources)
         .map(|source| source.line)
         .collect();
-    assert_eq!(
-        lines,
-        (1..=20).collect::<Vec<_>>(),
-        "without shuffling it is the order of the data"
-    );
+    assert_eq!(lines, (1..=20).collect::<Vec<_>>(), "without shuffling it is the order of the data");
     let fractions: Vec<f64> = batches.iter().map(|batch| batch.epoch_fraction).collect();
     assert_eq!(fractions, [0.25, 0.5, 0.75, 1.0]);
     assert_eq!(loader.cursor(), Cursor { epoch: 1, step: 0 });
-    let longest = examples(20)[..3]
-        .iter()
-        .map(|example| example.input_ids.len())
-        .max()
-        .unwrap();
-    assert_eq!(
-        batches[0].micro_batches[0].length, longest,
-        "padded to the longest row and no further"
+    let longest = examples(20)[..3].iter().map(|example| example.input_ids.len()).max().unwrap();
+    assert_eq!(batches[0].micro_batches[0].length, longest, "padded to the longest row and no further");
+    assert!(
+        batches.iter().all(|batch| {
+            batch.trained_tokens == batch.micro_batches.iter().map(Batch::trained_tokens).sum::<usize>()
+        })
     );
-    assert!(batches.iter().all(|batch| {
-        batch.trained_tokens
-            == batch
-                .micro_batches
-                .iter()
-                .map(Batch::trained_tokens)
-                .sum::<usize>()
-    }));
 }
 
 #[test]
@@ -213,11 +161,7 @@ fn a_resumed_loader_goes_on_as_if_it_had_not_been_interrupted() {
             let mut resumed = loader(200, &weights, config(packing, true, 11));
             resumed.seek(serde_json::from_str(&stored).unwrap());
             for (offset, expected) in batches[at..].iter().take(9).enumerate() {
-                assert_eq!(
-                    &resumed.next(),
-                    expected,
-                    "packing {packing}, batch {at} + {offset}"
-                );
+                assert_eq!(&resumed.next(), expected, "packing {packing}, batch {at} + {offset}");
             }
         }
         // Also after having been somewhere else.
@@ -245,21 +189,13 @@ fn weights_repeat_and_sample_whole_datasets() {
     let all = examples(300);
     let counts = |number: usize| -> Vec<usize> {
         let mut counts = vec![0; 300];
-        loader
-            .plan_epoch(number)
-            .rows
-            .iter()
-            .flatten()
-            .for_each(|index| counts[*index as usize] += 1);
+        loader.plan_epoch(number).rows.iter().flatten().for_each(|index| counts[*index as usize] += 1);
         counts
     };
     let (first, second) = (counts(0), counts(1));
     for counts in [&first, &second] {
         let of = |dataset: u32| -> Vec<usize> {
-            (0..300)
-                .filter(|index| all[*index].dataset == dataset)
-                .map(|index| counts[index])
-                .collect()
+            (0..300).filter(|index| all[*index].dataset == dataset).map(|index| counts[index]).collect()
         };
         assert!(of(0).iter().all(|count| *count == 2));
         assert!(of(1).iter().all(|count| *count <= 1));

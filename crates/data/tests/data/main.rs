@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod fixtures;
+mod hostile;
 mod labels;
 mod loading;
 mod masks;
+mod prefix_spaces;
 mod reading;
 mod templates;
 mod tokenizers;

@@ -33,14 +33,9 @@ fn write_parquet(path: &Path, records: &[Value], compression: Compression) {
     let lines = json_lines(records);
     let (schema, _) = arrow_json::reader::infer_json_schema(Cursor::new(&lines), None).unwrap();
     let schema = Arc::new(schema);
-    let batches = arrow_json::ReaderBuilder::new(Arc::clone(&schema))
-        .build(Cursor::new(&lines))
-        .unwrap();
-    let properties = WriterProperties::builder()
-        .set_compression(compression)
-        .build();
-    let mut writer =
-        ArrowWriter::try_new(File::create(path).unwrap(), schema, Some(properties)).unwrap();
+    let batches = arrow_json::ReaderBuilder::new(Arc::clone(&schema)).build(Cursor::new(&lines)).unwrap();
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema, Some(properties)).unwrap();
     for batch in batches {
         writer.write(&batch.unwrap()).unwrap();
     }
@@ -51,38 +46,22 @@ fn write_parquet(path: &Path, records: &[Value], compression: Compression) {
 fn every_kind_of_file_gives_the_same_records() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let records = [
-        json!({"text": "one, \"two\""}),
-        json!({"text": "dréi\nfour"}),
-        json!({"text": ""}),
-    ];
+    let records = [json!({"text": "one, \"two\""}), json!({"text": "dréi\nfour"}), json!({"text": ""})];
     let lines = json_lines(&records);
     write(root, "a.jsonl", &lines);
     write(root, "a.ndjson", &lines.replace('\n', "\r\n"));
     write(root, "bom.jsonl", &format!("\u{feff}{lines}"));
     write(root, "no_end.jsonl", lines.trim_end());
     write(root, "lines.json", &lines);
-    write(
-        root,
-        "array.json",
-        &serde_json::to_string_pretty(&records).unwrap(),
-    );
+    write(root, "array.json", &serde_json::to_string_pretty(&records).unwrap());
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gz.write_all(lines.as_bytes()).unwrap();
     std::fs::write(root.join("a.jsonl.gz"), gz.finish().unwrap()).unwrap();
-    std::fs::write(
-        root.join("a.jsonl.zst"),
-        zstd::bulk::compress(lines.as_bytes(), 3).unwrap(),
-    )
-    .unwrap();
+    std::fs::write(root.join("a.jsonl.zst"), zstd::bulk::compress(lines.as_bytes(), 3).unwrap()).unwrap();
     // The name says nothing of the compression.
     std::fs::copy(root.join("a.jsonl.zst"), root.join("packed.jsonl")).unwrap();
     write_parquet(&root.join("a.parquet"), &records, Compression::SNAPPY);
-    write_parquet(
-        &root.join("zstd.parquet"),
-        &records,
-        Compression::ZSTD(ZstdLevel::default()),
-    );
+    write_parquet(&root.join("zstd.parquet"), &records, Compression::ZSTD(ZstdLevel::default()));
 
     for name in [
         "a.jsonl",
@@ -104,10 +83,7 @@ fn every_kind_of_file_gives_the_same_records() {
             .map(|(text, line)| ((*text).to_owned(), format!("{name}:{line}")))
             .collect();
         assert_eq!(texts(&dataset), expected);
-        assert_eq!(
-            (dataset.record_type, dataset.detected),
-            (RecordType::Text, true)
-        );
+        assert_eq!((dataset.record_type, dataset.detected), (RecordType::Text, true));
         assert_eq!(dataset.files, [root.join(name)]);
     }
 }
@@ -115,33 +91,20 @@ fn every_kind_of_file_gives_the_same_records() {
 #[test]
 fn csv_lines_are_those_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    write(
-        folder.path(),
-        "a.csv",
-        "id,prompt,completion\n1,\"one\ntwo\",x\n2,\"say \"\"hi\"\"\",\"a, b\"\n",
-    );
+    write(folder.path(), "a.csv", "id,prompt,completion\n1,\"one\ntwo\",x\n2,\"say \"\"hi\"\"\",\"a, b\"\n");
     write(folder.path(), "a.tsv", "prompt\tcompletion\nq\ta, b\n");
     let dataset = read(folder.path(), "a.csv");
-    let found: Vec<(String, &Content)> = dataset
-        .records
-        .iter()
-        .map(|record| (record.source.to_string(), &record.content))
-        .collect();
+    let found: Vec<(String, &Content)> =
+        dataset.records.iter().map(|record| (record.source.to_string(), &record.content)).collect();
     let pair = |prompt: &str, completion: &str| Content::PromptCompletion {
         prompt: prompt.to_owned(),
         completion: completion.to_owned(),
     };
     assert_eq!(
         found,
-        [
-            ("a.csv:2".to_owned(), &pair("one\ntwo", "x")),
-            ("a.csv:4".to_owned(), &pair("say \"hi\"", "a, b")),
-        ]
+        [("a.csv:2".to_owned(), &pair("one\ntwo", "x")), ("a.csv:4".to_owned(), &pair("say \"hi\"", "a, b")),]
     );
-    assert_eq!(
-        read(folder.path(), "a.tsv").records[0].content,
-        pair("q", "a, b")
-    );
+    assert_eq!(read(folder.path(), "a.tsv").records[0].content, pair("q", "a, b"));
 }
 
 #[test]
@@ -157,11 +120,7 @@ fn nested_columns_of_parquet_are_conversations_without_what_was_never_written() 
         ], "tools": "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]"}),
         json!({"id": 2, "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}),
     ];
-    write_parquet(
-        &folder.path().join("d.parquet"),
-        &records,
-        Compression::SNAPPY,
-    );
+    write_parquet(&folder.path().join("d.parquet"), &records, Compression::SNAPPY);
     write(folder.path(), "d.jsonl", &json_lines(&records));
     let from_parquet = read(folder.path(), "d.parquet");
     let from_lines = read(folder.path(), "d.jsonl");
@@ -169,16 +128,8 @@ fn nested_columns_of_parquet_are_conversations_without_what_was_never_written() 
     assert_eq!(from_parquet.records.len(), 2);
     for (parquet, lines) in from_parquet.records.iter().zip(&from_lines.records) {
         let (
-            Content::Chat {
-                messages,
-                trained,
-                tools,
-            },
-            Content::Chat {
-                messages: other,
-                trained: other_trained,
-                tools: other_tools,
-            },
+            Content::Chat { messages, trained, tools },
+            Content::Chat { messages: other, trained: other_trained, tools: other_tools },
         ) = (&parquet.content, &lines.content)
         else {
             panic!("no conversation");
@@ -200,9 +151,7 @@ fn nested_columns_of_parquet_are_conversations_without_what_was_never_written() 
             assert_eq!(kept(message), kept(other));
         }
     }
-    let Content::Chat { messages, .. } = &from_parquet.records[1].content else {
-        panic!()
-    };
+    let Content::Chat { messages, .. } = &from_parquet.records[1].content else { panic!() };
     assert_eq!(messages[0].as_object().unwrap().len(), 2, "{}", messages[0]);
 }
 
@@ -215,16 +164,8 @@ fn every_format_is_recognised_and_becomes_what_templates_expect() {
         {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]});
     let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     for (record, record_type, expected) in [
-        (
-            json!({"messages": [user("a"), assistant("b")]}),
-            RecordType::Chat,
-            vec![user("a"), assistant("b")],
-        ),
-        (
-            json!({"conversations": [user("a"), assistant("b")]}),
-            RecordType::Chat,
-            vec![user("a"), assistant("b")],
-        ),
+        (json!({"messages": [user("a"), assistant("b")]}), RecordType::Chat, vec![user("a"), assistant("b")]),
+        (json!({"conversations": [user("a"), assistant("b")]}), RecordType::Chat, vec![user("a"), assistant("b")]),
         (
             json!({"messages": serde_json::to_string(&[user("a"), assistant("b")]).unwrap()}),
             RecordType::Chat,
@@ -235,29 +176,13 @@ fn every_format_is_recognised_and_becomes_what_templates_expect() {
                 {"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"},
                 {"from": "observation", "value": "1"}, {"from": "gpt", "value": "b"}]}),
             RecordType::Sharegpt,
-            vec![
-                system("s"),
-                user("a"),
-                call,
-                json!({"role": "tool", "content": "1"}),
-                assistant("b"),
-            ],
+            vec![system("s"), user("a"), call, json!({"role": "tool", "content": "1"}), assistant("b")],
         ),
-        (
-            json!({"instruction": "i", "input": "", "output": "o"}),
-            RecordType::Alpaca,
-            vec![user("i"), assistant("o")],
-        ),
+        (json!({"instruction": "i", "input": "", "output": "o"}), RecordType::Alpaca, vec![user("i"), assistant("o")]),
         (
             json!({"instruction": "i", "input": "n", "output": "o", "system": "s", "history": [["q", "a"]]}),
             RecordType::Alpaca,
-            vec![
-                system("s"),
-                user("q"),
-                assistant("a"),
-                user("i\nn"),
-                assistant("o"),
-            ],
+            vec![system("s"), user("q"), assistant("a"), user("i\nn"), assistant("o")],
         ),
         (
             json!({"prompt": [user("a")], "completion": [assistant("b")]}),
@@ -269,19 +194,9 @@ fn every_format_is_recognised_and_becomes_what_templates_expect() {
         write(folder.path(), "d.jsonl", &json_lines(&[record]));
         let dataset = read(folder.path(), "d.jsonl");
         assert_eq!(dataset.record_type, record_type);
-        let Content::Chat {
-            messages,
-            trained,
-            tools,
-        } = &dataset.records[0].content
-        else {
-            panic!("no chat")
-        };
+        let Content::Chat { messages, trained, tools } = &dataset.records[0].content else { panic!("no chat") };
         assert_eq!(messages, &expected);
-        let answers: Vec<bool> = expected
-            .iter()
-            .map(|message| message["role"] == "assistant")
-            .collect();
+        let answers: Vec<bool> = expected.iter().map(|message| message["role"] == "assistant").collect();
         assert_eq!(trained, &answers);
         assert_eq!(tools.is_some(), record_type == RecordType::Sharegpt);
     }
@@ -290,9 +205,7 @@ fn every_format_is_recognised_and_becomes_what_templates_expect() {
 #[test]
 fn fields_may_have_other_names_and_limits_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let records: Vec<Value> = (0..9)
-        .map(|n| json!({"question": format!("q{n}"), "answer": "a"}))
-        .collect();
+    let records: Vec<Value> = (0..9).map(|n| json!({"question": format!("q{n}"), "answer": "a"})).collect();
     write(folder.path(), "d/1.jsonl", &json_lines(&records[..5]));
     write(folder.path(), "d/2.jsonl", &json_lines(&records[5..]));
     let config = DatasetConfig {
@@ -308,19 +221,9 @@ fn fields_may_have_other_names_and_limits_are_kept() {
     assert_eq!(dataset.record_type, RecordType::PromptCompletion);
     assert_eq!(dataset.records.len(), 7);
     assert_eq!(dataset.records[6].source.to_string(), "d/2.jsonl:2");
-    write_parquet(
-        &folder.path().join("d.parquet"),
-        &records,
-        Compression::SNAPPY,
-    );
-    let config = DatasetConfig {
-        path: "d.parquet".to_owned(),
-        ..config
-    };
-    assert_eq!(
-        read_dataset(&config, folder.path()).unwrap().records.len(),
-        7
-    );
+    write_parquet(&folder.path().join("d.parquet"), &records, Compression::SNAPPY);
+    let config = DatasetConfig { path: "d.parquet".to_owned(), ..config };
+    assert_eq!(read_dataset(&config, folder.path()).unwrap().records.len(), 7);
 }
 
 #[test]
@@ -332,21 +235,10 @@ fn the_recipe_says_what_it_means() {
     .unwrap();
     assert_eq!(config.record_type, Some(RecordType::PromptCompletion));
     assert_eq!(config.weight, Some(2.0));
-    assert_eq!(
-        serde_json::from_value::<DatasetConfig>(serde_json::to_value(&config).unwrap()).unwrap(),
-        config
-    );
-    assert_eq!(
-        serde_json::to_value(DatasetConfig::new("d")).unwrap(),
-        json!({"path": "d"})
-    );
-    for wrong in [
-        json!({"path": "d", "kind": "chat"}),
-        json!({"path": "d", "fields": {"promt": "q"}}),
-    ] {
-        let error = serde_json::from_value::<DatasetConfig>(wrong)
-            .unwrap_err()
-            .to_string();
+    assert_eq!(serde_json::from_value::<DatasetConfig>(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    assert_eq!(serde_json::to_value(DatasetConfig::new("d")).unwrap(), json!({"path": "d"}));
+    for wrong in [json!({"path": "d", "kind": "chat"}), json!({"path": "d", "fields": {"promt": "q"}})] {
+        let error = serde_json::from_value::<DatasetConfig>(wrong).unwrap_err().to_string();
         assert!(error.contains("unknown field"), "{error}");
     }
     let schema = serde_json::to_value(schemars::schema_for!(DatasetConfig)).unwrap();

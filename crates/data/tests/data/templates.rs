@@ -22,11 +22,7 @@ fn template_names() -> Vec<String> {
 
 fn compiled(file: &Value) -> ChatTemplate {
     let token = |name: &str| file[name].as_str().map(str::to_owned);
-    let special = SpecialTokens {
-        bos: token("bos_token"),
-        eos: token("eos_token"),
-        ..SpecialTokens::default()
-    };
+    let special = SpecialTokens { bos: token("bos_token"), eos: token("eos_token"), ..SpecialTokens::default() };
     let template = ChatTemplate::new(file["template"].as_str().unwrap(), &special).unwrap();
     assert_eq!(file["now"], "2025-01-31T12:34:56");
     template.set_time(UNIX_EPOCH + Duration::from_secs(NOW));
@@ -43,11 +39,7 @@ fn every_conversation_renders_as_in_transformers() {
         for case in file["cases"].as_array().unwrap() {
             count += 1;
             let place = format!("{name} {}", case["name"]);
-            let kwargs = case
-                .get("kwargs")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default();
+            let kwargs = case.get("kwargs").and_then(Value::as_object).cloned().unwrap_or_default();
             let found = template.render(
                 case["messages"].as_array().unwrap(),
                 case.get("tools"),
@@ -66,20 +58,15 @@ fn every_conversation_renders_as_in_transformers() {
                             .collect::<Vec<_>>()
                     });
                     if spans.map(Value::from).as_ref() != case.get("generation") {
-                        wrong.push(format!(
-                            "{place}: other generation spans than {}",
-                            case["generation"]
-                        ));
+                        wrong.push(format!("{place}: other generation spans than {}", case["generation"]));
                     }
                 }
-                (Ok(found), Some(expected)) => wrong.push(format!(
-                    "{place}:\n  found    {:?}\n  expected {expected:?}",
-                    found.text
-                )),
-                (Ok(found), None) => wrong.push(format!(
-                    "{place}: no error but {:?}, not {}",
-                    found.text, case["error"]
-                )),
+                (Ok(found), Some(expected)) => {
+                    wrong.push(format!("{place}:\n  found    {:?}\n  expected {expected:?}", found.text))
+                }
+                (Ok(found), None) => {
+                    wrong.push(format!("{place}: no error but {:?}, not {}", found.text, case["error"]))
+                }
                 (Err(error), Some(_)) => wrong.push(format!("{place}: {error}")),
                 (Err(error), None) => {
                     // The template's own words are kept; Python's are not promised.
@@ -92,12 +79,7 @@ fn every_conversation_renders_as_in_transformers() {
         }
     }
     assert!(count > 500, "only {count} cases were found");
-    assert!(
-        wrong.is_empty(),
-        "{} of {count}:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Filters, tests, methods, operators and whitespace one by one (`fragments/generate.py`).
@@ -113,19 +95,11 @@ fn pieces_of_templates_render_as_in_jinja2() {
         match (found, case["expected"].as_str()) {
             (Ok(found), Some(expected)) if found.text == expected => {}
             (Err(_), None) => {}
-            (Ok(found), expected) => wrong.push(format!(
-                "{source}\n  found    {:?}\n  expected {expected:?}",
-                found.text
-            )),
-            (Err(error), expected) => {
-                wrong.push(format!("{source}\n  {error}\n  expected {expected:?}"))
+            (Ok(found), expected) => {
+                wrong.push(format!("{source}\n  found    {:?}\n  expected {expected:?}", found.text))
             }
+            (Err(error), expected) => wrong.push(format!("{source}\n  {error}\n  expected {expected:?}")),
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} pieces:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} pieces:\n{}", wrong.len(), wrong.join("\n"));
 }
