@@ -1,1 +1,42 @@
-//! rankine
+//! A fine-tuning recipe in, a proven adapter or merged model out.
+//!
+//! This crate reads recipes, decides plans and talks to the terminal; the work is done by the crates below it.
+
+pub mod cli;
+pub mod commands;
+pub mod fault;
+pub mod plan;
+pub mod recipe;
+pub mod report;
+mod terminal;
+
+use std::path::PathBuf;
+
+use cli::{Cli, Command};
+use fault::Failure;
+
+/// What the program took from its environment.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The Hugging Face cache, where there is one.
+    pub hub_cache: Option<PathBuf>,
+    /// Where tokenised datasets are kept.
+    pub cache: PathBuf,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// Why the command did not do its work, with its exit code.
+pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    match cli.command {
+        Command::Train(args) => commands::train::run(&args, environment),
+        Command::Plan(args) => commands::plan::run(&args, environment),
+        Command::Schema(args) => commands::schema::run(&args),
+        Command::Generate(args) => commands::generate::run(&args, environment),
+        Command::Chat(args) => commands::chat::run(&args, environment),
+        Command::Eval(args) => commands::eval::run(&args, environment),
+        Command::Merge(args) => commands::merge::run(&args, environment),
+        Command::Init(args) => commands::init::run(&args),
+    }
+}

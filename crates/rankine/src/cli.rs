@@ -1,0 +1,236 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::recipe::Dtype;
+
+/// Fine-tunes language models: a recipe in, an adapter or a merged model out.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted with a checkpoint.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train by a recipe, evaluate, and export.
+    Train(TrainArgs),
+    /// Print what a recipe would run, without training.
+    Plan(PlanArgs),
+    /// Print the JSON schema of a recipe.
+    Schema(SchemaArgs),
+    /// Answer one prompt.
+    Generate(GenerateArgs),
+    /// Talk with a model.
+    Chat(ChatArgs),
+    /// Measure a model on a dataset: loss, perplexity and exact match.
+    Eval(EvalArgs),
+    /// Merge an adapter into its base model.
+    Merge(MergeArgs),
+    /// Make a new, untrained model to pretrain from scratch.
+    Init(InitArgs),
+}
+
+/// A recipe and the changes to it.
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// The recipe, a YAML file.
+    pub recipe: PathBuf,
+    /// Change a key of the recipe: `--set lora.r=8`, `--set 'datasets=[{path: x.jsonl}]'`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The recipe and the changes to it.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Go on from the newest whole checkpoint.
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Start over in an `output_dir` that already holds a run.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print every event as a line of JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress, only errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The recipe and the changes to it.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Print a table of every key instead, in Markdown.
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+/// A model to run.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A model folder, or the name of a model in the Hugging Face cache.
+    pub model: String,
+    /// An adapter in PEFT format.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Type of the base model's weights in memory.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// Tokens to generate at most.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub max_new_tokens: usize,
+    /// 0 always takes the likeliest token; higher is more varied.
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: f64,
+    /// Choose among the K likeliest tokens.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Choose among the likeliest tokens that together have probability P.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f64>,
+    /// Leave out tokens below P times the likeliest one's probability.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f64>,
+    /// Make tokens that were already there less likely (1 does nothing).
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f64>,
+    /// End before this text. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Decides the random choices.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Text to go on from, given to the model as it is.
+    #[arg(long, value_name = "TEXT", required_unless_present = "messages", conflicts_with = "messages")]
+    pub prompt: Option<String>,
+    /// A JSON file with a list of chat messages, or an object with `messages` and `tools`; `-` is stdin.
+    #[arg(long, value_name = "FILE")]
+    pub messages: Option<PathBuf>,
+    /// How the next token is chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Print one JSON object at the end instead of text as it comes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The system message.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How the next token is chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The dataset: a file, a folder or a pattern.
+    #[arg(long, value_name = "FILE")]
+    pub data: String,
+    /// Format of the records; recognised if not given.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub record_type: Option<String>,
+    /// Which tokens are measured: assistant, completion, all or last.
+    #[arg(long, value_name = "WHICH")]
+    pub train_on: Option<String>,
+    /// Sequences at a time.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub batch_size: usize,
+    /// Longest sequence; a longer record is an error, never cut. Default: what the model was made for.
+    #[arg(long, value_name = "N")]
+    pub max_seq_len: Option<usize>,
+    /// Also write every record's tokens and logits (safetensors), to compare with another tool.
+    #[arg(long, value_name = "FILE")]
+    pub logits: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The base model's folder, or its name in the Hugging Face cache.
+    pub base: String,
+    /// The adapter, in PEFT format.
+    pub adapter: PathBuf,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Type of the written weights; auto is the base model's.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// A `config.json` with the new model's shape.
+    pub config: PathBuf,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Take this tokenizer.json.
+    #[arg(long, value_name = "FILE", conflicts_with = "train_tokenizer")]
+    pub tokenizer: Option<PathBuf>,
+    /// Train a byte-level BPE tokenizer on these datasets.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub train_tokenizer: Vec<String>,
+    /// Words of the trained tokenizer. Default: `vocab_size` of the config.
+    #[arg(long, value_name = "N")]
+    pub vocab_size: Option<usize>,
+    /// Type of the written weights; auto is f32. A trained model keeps it.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Decides the random weights.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+}

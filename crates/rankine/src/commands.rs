@@ -1,0 +1,13 @@
+//! One file a command: from arguments to the crates that do the work, and back to the terminal.
+
+pub mod chat;
+pub mod eval;
+mod export;
+pub mod generate;
+pub mod init;
+pub mod merge;
+mod open;
+pub mod plan;
+pub mod schema;
+mod tokenizer;
+pub mod train;

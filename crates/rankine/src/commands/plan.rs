@@ -1,0 +1,25 @@
+//! `rankine plan`: what a recipe would run.
+
+use crate::Environment;
+use crate::cli::PlanArgs;
+use crate::fault::{Failure, Fault};
+use crate::plan::Plan;
+use crate::recipe;
+use crate::terminal::{self, progress};
+
+/// Prints the plan on stdout.
+///
+/// # Errors
+/// Whatever keeps the recipe from running.
+pub fn run(args: &PlanArgs, environment: &Environment) -> Result<(), Failure> {
+    let file = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let plan = Plan::resolve(&file, environment)?;
+    let prepared =
+        progress::counting("tokenising", "records", args.json, |progress| plan.prepare(&environment.cache, progress))?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&plan.to_json(&prepared.forecast))
+            .map_err(|error| Failure::Failed(Fault::new(format!("the plan cannot be written: {error}"))))?;
+        return terminal::print(&(text + "\n"));
+    }
+    terminal::print(&plan.to_text(&prepared.forecast))
+}

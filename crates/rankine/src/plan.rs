@@ -1,0 +1,168 @@
+//! What will run: every default decided once, every file found, before any weight is read.
+//!
+//! One file a topic; each takes what the recipe says of it, decides the rest, and notes every fault. A plan exists
+//! only where there is none.
+
+mod adapter;
+mod data;
+pub mod defaults;
+mod device;
+mod model;
+mod output;
+mod prepare;
+mod print;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use rankine_hub as hub;
+use serde::Serialize;
+
+pub use adapter::AdapterPlan;
+pub use data::{DataPlan, Validation};
+pub use device::{Backend, DevicePlan, stored_dtype};
+pub(crate) use model::trained_model;
+pub use model::{ModelPlan, usual_dtype};
+pub use output::{ExportPlan, OutputPlan};
+pub use prepare::{DatasetForecast, Forecast, Prepared};
+pub(crate) use prepare::{data_failure, is_chat};
+pub use training::{TrainingPlan, Warmup};
+
+use crate::Environment;
+use crate::fault::{BadInput, Fault};
+use crate::recipe::RecipeFile;
+
+/// What will run.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The recipe's name.
+    pub name: String,
+    /// The base model.
+    pub model: ModelPlan,
+    /// What is trained.
+    pub adapter: AdapterPlan,
+    /// What it is trained on.
+    pub data: DataPlan,
+    /// How.
+    pub training: TrainingPlan,
+    /// What is written.
+    pub output: OutputPlan,
+}
+
+impl Plan {
+    /// Decides everything that the recipe leaves open.
+    ///
+    /// # Errors
+    /// Everything that contradicts something else, every module that the model does not have and every file that is
+    /// not there, all at once.
+    pub fn resolve(file: &RecipeFile, environment: &Environment) -> Result<Self, BadInput> {
+        let mut decider = Decider { file, environment, faults: Vec::new() };
+        let training = training::decide(&mut decider);
+        let device = device::decide(&mut decider);
+        let model = model::decide(&mut decider, device);
+        let adapter = adapter::decide(&mut decider, model.as_ref());
+        let data = data::decide(&mut decider, model.as_ref());
+        let output = output::decide(&mut decider, model.as_ref());
+        let faults = decider.faults;
+        match (model, adapter, data, training, output) {
+            (Some(model), Some(adapter), Some(data), Some(training), Some(output)) if faults.is_empty() => {
+                Ok(Self { name: file.name.clone(), model, adapter, data, training, output })
+            }
+            _ => Err(BadInput { sources: file.sources.clone(), faults }),
+        }
+    }
+}
+
+/// A recipe on its way to a plan.
+struct Decider<'a> {
+    file: &'a RecipeFile,
+    environment: &'a Environment,
+    faults: Vec<Fault>,
+}
+
+impl Decider<'_> {
+    /// Notes a fault at a key.
+    fn fault(&mut self, path: &str, what: impl Into<String>, help: impl Into<String>) {
+        let help = help.into();
+        let fault = self.file.fault(path, what);
+        self.faults.push(if help.is_empty() { fault } else { fault.help(help) });
+    }
+
+    /// Notes a fault where a number is out of its range.
+    fn check(&mut self, holds: bool, path: &str, value: f64, expected: &str) {
+        if !holds {
+            let value = crate::terminal::numbers::float(value);
+            self.fault(path, format!("`{path}` is {value}; expected {expected}"), "");
+        }
+    }
+
+    /// Notes a fault where a key was written that means nothing beside another one.
+    fn without(&mut self, path: &str, because: &str) {
+        if self.file.has(path) {
+            self.fault(path, format!("`{path}` means nothing here: {because}"), "leave one of the two out");
+        }
+    }
+
+    /// Where relative paths start from.
+    fn roots(&self) -> Vec<PathBuf> {
+        let here = PathBuf::from(".");
+        if self.file.folder == here { vec![here] } else { vec![self.file.folder.clone(), here] }
+    }
+
+    fn hub_places(&self) -> hub::Places {
+        hub::Places { roots: self.roots(), cache: self.environment.hub_cache.clone() }
+    }
+
+    /// An existing path, looked up in the recipe's folder and then in the working directory; `exists` is asked.
+    fn find(&self, path: &str, exists: impl Fn(&Path) -> bool) -> Result<PathBuf, Vec<PathBuf>> {
+        let mut looked_at = Vec::new();
+        for root in self.roots() {
+            let candidate = tidy(&root.join(path));
+            if exists(&candidate) {
+                return Ok(candidate);
+            }
+            if !looked_at.contains(&candidate) {
+                looked_at.push(candidate);
+            }
+        }
+        Err(looked_at)
+    }
+
+    /// As [`Self::find`], with the fault noted where there is nothing.
+    fn find_or_fault(&mut self, key: &str, path: &str, exists: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        match self.find(path, exists) {
+            Ok(found) => Some(found),
+            Err(looked_at) => {
+                let places: Vec<String> = looked_at.iter().map(|path| format!("`{}`", path.display())).collect();
+                let help = "relative paths start from the recipe's folder, then from the working directory";
+                self.fault(key, format!("`{key}`: there is no {}", places.join(" and no ")), help);
+                None
+            }
+        }
+    }
+}
+
+/// Without `.` and, where that is the same folder, without `..`: as a person would type it.
+fn tidy(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut short = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(short.components().next_back(), Some(Component::Normal(_))) => {
+                short.pop();
+            }
+            part => short.push(part),
+        }
+    }
+    if short.as_os_str().is_empty() {
+        short.push(".");
+    }
+    // `a/..` is not always `.`: `a` may be a link. A pattern has no canonical form, so its folder is asked.
+    let folder = |path: &Path| path.parent().map(Path::canonicalize).and_then(Result::ok);
+    let same = match (path.canonicalize(), short.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => folder(path) == folder(&short),
+    };
+    if same { short } else { path.to_owned() }
+}

@@ -1,0 +1,112 @@
+//! What is trained on: files that are there, and how their records become tokens.
+
+use std::path::Path;
+
+use rankine_data::{DatasetConfig, TrainOn, ValSize};
+use serde::Serialize;
+
+use super::{Decider, ModelPlan, defaults};
+
+/// What is trained on. Paths are as they were found.
+#[derive(Debug, Serialize)]
+pub struct DataPlan {
+    /// Trained on.
+    pub datasets: Vec<DatasetConfig>,
+    /// Held out.
+    pub validation: Validation,
+    /// Longest sequence.
+    pub max_seq_len: usize,
+    /// Several records to a sequence.
+    pub packing: bool,
+    /// Which tokens are trained on.
+    pub train_on: TrainOn,
+    /// A template's text, a file or `chatml`, instead of the model's own.
+    pub chat_template: Option<String>,
+    /// A new order each epoch.
+    pub shuffle: bool,
+}
+
+/// Where the held-out records come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Validation {
+    /// There are none.
+    None,
+    /// A part of the training records.
+    Part(ValSize),
+    /// Records of their own.
+    Datasets(Vec<DatasetConfig>),
+}
+
+pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Option<DataPlan> {
+    let faults = decider.faults.len();
+    let recipe = decider.file.recipe.clone();
+    if recipe.datasets.is_empty() {
+        decider.fault("datasets", "`datasets` is empty", "name at least one: `datasets: [{path: train.jsonl}]`");
+    }
+    let datasets = find_all(decider, "datasets", recipe.datasets);
+    let validation = match (recipe.val_size, recipe.val_datasets) {
+        (Some(_), Some(datasets)) => {
+            let what = "`val_size` and `val_datasets` both say what to validate on";
+            decider.fault("val_size", what, "leave one of the two out");
+            Validation::Datasets(find_all(decider, "val_datasets", datasets))
+        }
+        (None | Some(ValSize::Count(0)), None) => Validation::None,
+        (Some(size), None) => Validation::Part(size),
+        (None, Some(datasets)) if datasets.is_empty() => Validation::None,
+        (None, Some(datasets)) => Validation::Datasets(find_all(decider, "val_datasets", datasets)),
+    };
+    let limit = model.map(|model| model.config.max_position_embeddings);
+    let max_seq_len = recipe.max_seq_len.unwrap_or_else(|| limit.unwrap_or(usize::MAX).min(defaults::MAX_SEQ_LEN));
+    if let Some(limit) = limit.filter(|limit| max_seq_len > *limit) {
+        let what = format!("`max_seq_len` is {max_seq_len}, and the model was made for {limit} tokens");
+        decider.fault("max_seq_len", what, format!("give at most {limit}"));
+    }
+    let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
+    (decider.faults.len() == faults).then_some(DataPlan {
+        datasets,
+        validation,
+        max_seq_len,
+        packing: recipe.packing.unwrap_or(defaults::PACKING),
+        train_on: recipe.train_on.unwrap_or_default(),
+        chat_template,
+        shuffle: recipe.shuffle.unwrap_or(defaults::SHUFFLE),
+    })
+}
+
+/// Each dataset with its path as it was found.
+fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfig>) -> Vec<DatasetConfig> {
+    for (index, dataset) in datasets.iter_mut().enumerate() {
+        let path = format!("{key}[{index}]");
+        if let Some(weight) = dataset.weight {
+            decider.check(weight.is_finite() && weight > 0.0, &format!("{path}.weight"), weight, "a number above 0");
+        }
+        if dataset.max_records == Some(0) {
+            decider.check(false, &format!("{path}.max_records"), 0.0, "at least 1");
+        }
+        if let Some(found) = decider.find_or_fault(&format!("{path}.path"), &dataset.path, exists) {
+            dataset.path = found.to_string_lossy().into_owned();
+        }
+    }
+    datasets
+}
+
+/// A file or folder; of a pattern, the folder that it starts from.
+fn exists(path: &Path) -> bool {
+    let is_pattern = |part: &std::ffi::OsStr| part.to_string_lossy().contains(['*', '?', '[', '{']);
+    if path.exists() {
+        return true;
+    }
+    let fixed: Vec<_> = path.iter().take_while(|part| !is_pattern(part)).collect();
+    let folder: std::path::PathBuf = fixed.iter().collect();
+    fixed.len() < path.iter().count() && (folder.as_os_str().is_empty() || folder.is_dir())
+}
+
+/// The path of a template as it was found; a template itself and the name of a built-in one stay.
+fn chat_template(decider: &mut Decider<'_>, template: String) -> Option<String> {
+    if template == "chatml" || template.contains(['{', '\n']) {
+        return Some(template);
+    }
+    let found = decider.find_or_fault("chat_template", &template, Path::is_file)?;
+    Some(found.to_string_lossy().into_owned())
+}

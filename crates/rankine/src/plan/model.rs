@@ -1,0 +1,141 @@
+//! The base model: its folder, its shape and its files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rankine_hub as hub;
+use rankine_models::config::DecoderConfig;
+use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
+use serde::Serialize;
+
+use super::device::{self, DevicePlan};
+use super::{Decider, tidy};
+use crate::fault::chain;
+
+/// The base model.
+#[derive(Debug, Serialize)]
+pub struct ModelPlan {
+    /// As the recipe names it.
+    pub reference: String,
+    /// Branch, tag or commit, where one was asked for.
+    pub revision: Option<String>,
+    /// Its files.
+    pub folder: PathBuf,
+    /// Whether the reference is a folder; else it is a name on the Hub.
+    pub local: bool,
+    /// `llama`, `qwen2`, ...
+    pub model_type: String,
+    /// Weights of the whole model.
+    pub parameters: usize,
+    /// The weight files' names.
+    pub weight_files: Vec<String>,
+    /// Bytes of all tensors on disk.
+    pub weight_bytes: u64,
+    /// The type of most weights on disk.
+    #[serde(serialize_with = "device::serialize_dtype")]
+    pub stored_dtype: StoredDtype,
+    /// The type of the frozen weights in memory.
+    #[serde(serialize_with = "device::serialize_dtype")]
+    pub dtype: StoredDtype,
+    /// Where it runs.
+    pub device: DevicePlan,
+    /// Its shape.
+    #[serde(skip)]
+    pub config: DecoderConfig,
+}
+
+impl ModelPlan {
+    /// The name by which another program finds it: the Hub's, or the folder.
+    pub fn name(&self) -> String {
+        if self.local { self.folder.display().to_string() } else { self.reference.clone() }
+    }
+}
+
+pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> Option<ModelPlan> {
+    let recipe = &decider.file.recipe;
+    let (reference, revision) = (recipe.base_model.clone(), recipe.revision.clone());
+    if reference.trim().is_empty() {
+        decider.fault("base_model", "`base_model` is empty", "give a model folder or the name of a model");
+        return None;
+    }
+    let folder = match hub::resolve_model(&reference, revision.as_deref(), &decider.hub_places()) {
+        Ok(folder) => tidy(&trained_model(folder)),
+        Err(error) => {
+            let key = if matches!(error, hub::HubError::BadRevision { .. }) { "revision" } else { "base_model" };
+            decider.fault(key, format!("`{key}`: {error}"), error.help());
+            return None;
+        }
+    };
+    let has_any =
+        ["config.json", "tokenizer.json", SINGLE_FILE, INDEX_FILE].iter().any(|name| folder.join(name).is_file());
+    if !has_any {
+        let what = format!("`base_model`: {} is not a model folder", folder.display());
+        decider.fault("base_model", what, "a model folder holds config.json, tokenizer.json and safetensors files");
+        return None;
+    }
+    let local = decider.find(&reference, Path::is_dir).is_ok();
+    if revision.is_some() && local {
+        decider.without("revision", "`base_model` is a local folder, which has no revisions");
+    }
+    if !folder.join("tokenizer.json").is_file() {
+        let what = format!("`base_model`: {} has no tokenizer.json", folder.display());
+        decider.fault(
+            "base_model",
+            what,
+            "a model folder holds its tokenizer beside its weights: copy it from where the model came from",
+        );
+    }
+    let config = match DecoderConfig::from_folder(&folder) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            decider.fault("base_model", format!("`base_model`: {}", chain(&error)), "");
+            None
+        }
+    };
+    let files = match WeightFiles::open(&folder) {
+        Ok(files) => Some(files),
+        Err(error) => {
+            decider.fault("base_model", format!("`base_model`: {}", chain(&error)), "");
+            None
+        }
+    };
+    let (config, files) = (config?, files?);
+    let stored_dtype = usual_dtype(&files);
+    // A device or type with a fault is noted; the model's shape is still needed to find the other faults.
+    let device = device.unwrap_or(DevicePlan::CPU);
+    let dtype = device.dtype(recipe.dtype.unwrap_or_default(), stored_dtype).unwrap_or_else(|(what, help)| {
+        decider.fault("dtype", format!("`dtype`: {what}"), help);
+        stored_dtype
+    });
+    let names = files.shards().iter().filter_map(|shard| shard.path().file_name());
+    Some(ModelPlan {
+        reference,
+        revision,
+        local,
+        model_type: config.model_type.clone(),
+        parameters: config.parameters(),
+        weight_files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
+        weight_bytes: files.total_bytes(),
+        stored_dtype,
+        dtype,
+        device,
+        config,
+        folder,
+    })
+}
+
+/// The folder itself; of a run that trained a whole model, the model in it.
+pub(crate) fn trained_model(folder: PathBuf) -> PathBuf {
+    let inner = folder.join("model");
+    let is_model = |folder: &Path| folder.join("config.json").is_file();
+    if !is_model(&folder) && is_model(&inner) { inner } else { folder }
+}
+
+/// The type that holds the most bytes.
+pub fn usual_dtype(files: &WeightFiles) -> StoredDtype {
+    let mut bytes: BTreeMap<&str, (usize, StoredDtype)> = BTreeMap::new();
+    for tensor in files.names().filter_map(|name| files.get(name)) {
+        bytes.entry(tensor.dtype.name()).or_insert((0, tensor.dtype)).0 += tensor.bytes.len();
+    }
+    bytes.into_values().max_by_key(|(bytes, _)| *bytes).map_or(StoredDtype::F32, |(_, dtype)| dtype)
+}

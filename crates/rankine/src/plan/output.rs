@@ -1,0 +1,102 @@
+//! What is written, and where.
+
+use std::path::{Path, PathBuf};
+
+use rankine_export::Target;
+use rankine_models::weights::StoredDtype;
+use rankine_nn::lora::AdapterKind;
+use rankine_train::checkpoint::Checkpoint;
+use serde::{Serialize, Serializer};
+
+use super::device::{dtype_name, stored_dtype};
+use super::{Decider, ModelPlan, defaults};
+
+/// What is written, and where.
+#[derive(Debug, Serialize)]
+pub struct OutputPlan {
+    /// The run's folder.
+    pub output_dir: PathBuf,
+    /// Whether to go on from the newest whole checkpoint in it.
+    pub resume: bool,
+    /// What is made besides.
+    pub export: Vec<ExportPlan>,
+}
+
+/// One thing that is made from the trained adapter.
+#[derive(Debug, Serialize)]
+pub struct ExportPlan {
+    /// The kind of result.
+    pub target: Target,
+    /// The folder to write.
+    pub out: PathBuf,
+    /// The type of the written weights; the base model's where `None`.
+    #[serde(serialize_with = "serialize_dtype")]
+    pub dtype: Option<StoredDtype>,
+}
+
+fn serialize_dtype<S: Serializer>(dtype: &Option<StoredDtype>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&dtype.map_or_else(|| "auto".to_owned(), dtype_name))
+}
+
+/// Whether a run was begun in the folder. One that was killed before its first checkpoint has none.
+pub(crate) fn holds_run(folder: &Path) -> bool {
+    let begun = ["metrics.jsonl", "plan.json"].iter().any(|name| folder.join(name).is_file());
+    begun || !Checkpoint::list(folder).is_empty()
+}
+
+pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Option<OutputPlan> {
+    let recipe = decider.file.recipe.clone();
+    let output_dir = match recipe.output_dir.as_deref() {
+        Some("") => {
+            decider.fault("output_dir", "`output_dir` is empty", "leave it out for `runs/` and the recipe's name");
+            return None;
+        }
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new("runs").join(&decider.file.name),
+    };
+    if output_dir.exists() && !output_dir.is_dir() {
+        decider.fault("output_dir", format!("`output_dir`: {} is a file", output_dir.display()), "give a folder");
+    }
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if let Some(model) = model
+        && same(&output_dir, &model.folder)
+    {
+        decider.fault("output_dir", "`output_dir` is the base model's own folder", "give another folder");
+    }
+    let resume = recipe.resume.unwrap_or(defaults::RESUME);
+    if resume && !holds_run(&output_dir) {
+        let what = format!("`resume`: there is no run in {} to go on with", output_dir.display());
+        decider.fault("resume", what, "leave `resume` out to start, or give the `output_dir` of the run");
+    }
+    let adapter = recipe.adapter.unwrap_or_default();
+    let written = ["adapter", "model", "checkpoints", ""].map(|name| output_dir.join(name));
+    let mut export: Vec<ExportPlan> = Vec::new();
+    for (index, asked) in recipe.export.unwrap_or_default().into_iter().enumerate() {
+        let path = format!("export[{index}]");
+        if adapter == AdapterKind::Full && asked.target == Target::Peft {
+            let what = format!("`{path}`: `adapter: full` has no adapter to export");
+            decider.fault(&path, what, "leave it out: the trained model itself is written to `model` in `output_dir`");
+            continue;
+        }
+        let name = match asked.target {
+            Target::Merged => "merged",
+            Target::Peft => "peft",
+        };
+        if asked.target == Target::Peft && asked.dtype.is_some() {
+            let key = format!("{path}.dtype");
+            decider.without(&key, "an adapter in PEFT format is f32");
+        }
+        let out = asked.out.map_or_else(|| output_dir.join(name), PathBuf::from);
+        if export.iter().any(|other| other.out == out) || written.contains(&out) {
+            let what = format!("`{path}`: something else is written to {}", out.display());
+            decider.fault(&path, what, "give another `out`");
+        }
+        if let Some(model) = model
+            && same(&out, &model.folder)
+        {
+            decider.fault(&path, format!("`{path}.out` is the base model's own folder"), "give another folder");
+        }
+        export.push(ExportPlan { target: asked.target, out, dtype: asked.dtype.and_then(stored_dtype) });
+    }
+    Some(OutputPlan { output_dir, resume, export })
+}

@@ -1,0 +1,242 @@
+//! The plan's data, read and tokenised: what a run needs besides the model, and the numbers that follow from it.
+
+use std::path::{Path, PathBuf};
+
+use rankine_data::{
+    DataError, Dataset, DatasetConfig, Example, Loader, LoaderConfig, RecordType, TextTokenizer, TokenizeConfig,
+    TokenizeReport, Tokenized, read_dataset, split_validation, tokenize_cached,
+};
+use rankine_train::config::ScheduleConfig;
+use serde::Serialize;
+
+use super::{Plan, Validation};
+use crate::fault::{Failure, Fault, chain};
+
+/// What a run needs besides the model.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Text to tokens.
+    pub tokenizer: TextTokenizer,
+    /// Trained on.
+    pub loader: Loader,
+    /// Held out.
+    pub validation: Vec<Example>,
+    /// The numbers.
+    pub forecast: Forecast,
+}
+
+/// The numbers that follow from the data.
+#[derive(Debug, Clone, Serialize)]
+pub struct Forecast {
+    /// Each of the plan's datasets, then each of its validation datasets.
+    pub datasets: Vec<DatasetForecast>,
+    /// What tokenising found in the training data, held-out records included.
+    pub train: TokenizeReport,
+    /// What it found in validation datasets of their own.
+    pub validation: Option<TokenizeReport>,
+    /// Records trained on, once each.
+    pub train_examples: usize,
+    /// Records held out.
+    pub validation_examples: usize,
+    /// Optimizer steps in the first epoch.
+    pub steps_per_epoch: usize,
+    /// Optimizer steps of the run.
+    pub total_steps: usize,
+    /// Steps of warm-up.
+    pub warmup_steps: usize,
+    /// Steps between evaluations.
+    pub eval_steps: Option<usize>,
+    /// Steps between checkpoints.
+    pub save_steps: usize,
+    /// The chat template: where it comes from, where conversations are rendered.
+    pub chat_template: Option<String>,
+    /// Fills rows up.
+    pub pad_id: u32,
+}
+
+/// One dataset as it was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatasetForecast {
+    /// As the plan has it.
+    pub path: String,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+    /// The format of the records.
+    pub record_type: RecordType,
+    /// Whether the format was recognised rather than given.
+    pub detected: bool,
+    /// Records.
+    pub records: usize,
+    /// Whether it is held out.
+    pub validation: bool,
+}
+
+impl Plan {
+    /// Reads and tokenises the data; `cache` keeps the tokens for the next time. `progress` is told how many records
+    /// are done and how many there are.
+    ///
+    /// # Errors
+    /// Data that cannot be used: files, records by line, a template that refuses them.
+    pub fn prepare(&self, cache: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Prepared, Failure> {
+        let tokenizer = TextTokenizer::from_folder(&self.model.folder, self.data.chat_template.as_deref());
+        let tokenizer = tokenizer.map_err(data_failure)?;
+        let mut forecasts = Vec::new();
+        let datasets = read_all(&self.data.datasets, false, &mut forecasts)?;
+        let held_out = match &self.data.validation {
+            Validation::Datasets(configs) => read_all(configs, true, &mut forecasts)?,
+            Validation::None | Validation::Part(_) => Vec::new(),
+        };
+        let config = TokenizeConfig { max_seq_len: self.data.max_seq_len, train_on: self.data.train_on };
+        let tokenized = |datasets: &[Dataset]| -> Result<Tokenized, Failure> {
+            let (tokenized, _) =
+                tokenize_cached(cache, datasets, &tokenizer, &config, progress).map_err(data_failure)?;
+            self.check_vocabulary(&tokenized, &tokenizer)?;
+            Ok(tokenized)
+        };
+        let train = tokenized(&datasets)?;
+        let (examples, validation, validation_report) = match self.data.validation {
+            Validation::None => (train.examples, Vec::new(), None),
+            Validation::Part(size) => {
+                let (train, validation) = split_validation(train.examples, size, self.training.seed);
+                (train, validation, None)
+            }
+            Validation::Datasets(_) => {
+                let validation = tokenized(&held_out)?;
+                (train.examples, validation.examples, Some(validation.report))
+            }
+        };
+        let pad_id = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
+        let weights = self.data.datasets.iter().map(|dataset| dataset.weight.unwrap_or(1.0)).collect();
+        let train_examples = examples.len();
+        let loader = Loader::new(examples, weights, self.loader_config(pad_id));
+        let (steps_per_epoch, total_steps) = self.steps(&loader);
+        let evaluates = !validation.is_empty() || !self.training.sample_prompts.is_empty();
+        let eval_steps = evaluates.then(|| self.training.eval_steps.unwrap_or(steps_per_epoch));
+        let has_chats = forecasts.iter().any(|dataset| is_chat(dataset.record_type));
+        let forecast = Forecast {
+            train: train.report,
+            validation: validation_report,
+            train_examples,
+            validation_examples: validation.len(),
+            steps_per_epoch,
+            total_steps,
+            warmup_steps: self.training.warmup.steps(total_steps).min(total_steps),
+            eval_steps,
+            save_steps: self.training.save_steps.or(eval_steps).unwrap_or(steps_per_epoch),
+            chat_template: has_chats.then(|| self.template_source()),
+            pad_id,
+            datasets: forecasts,
+        };
+        Ok(Prepared { tokenizer, loader, validation, forecast })
+    }
+
+    /// The learning rate's course over a run of this length.
+    pub fn schedule(&self, forecast: &Forecast) -> ScheduleConfig {
+        ScheduleConfig {
+            kind: self.training.lr_scheduler,
+            learning_rate: self.training.learning_rate,
+            warmup_steps: forecast.warmup_steps,
+            total_steps: forecast.total_steps,
+        }
+    }
+
+    fn loader_config(&self, pad_id: u32) -> LoaderConfig {
+        LoaderConfig {
+            micro_batch_size: self.training.micro_batch_size,
+            gradient_accumulation_steps: self.training.gradient_accumulation_steps,
+            max_seq_len: self.data.max_seq_len,
+            packing: self.data.packing,
+            shuffle: self.data.shuffle,
+            seed: self.training.seed,
+            pad_id,
+        }
+    }
+
+    /// Steps of the first epoch and of the run.
+    fn steps(&self, loader: &Loader) -> (usize, usize) {
+        let first = loader.steps_in_epoch(0);
+        if let Some(steps) = self.training.max_steps {
+            return (first, steps);
+        }
+        let whole = self.training.epochs.floor() as usize;
+        let rest = self.training.epochs - whole as f64;
+        let mut total: usize = (0..whole).map(|epoch| loader.steps_in_epoch(epoch)).sum();
+        if rest > 0.0 {
+            total += (rest * loader.steps_in_epoch(whole) as f64).ceil() as usize;
+        }
+        (first, total.max(1))
+    }
+
+    fn check_vocabulary(&self, tokenized: &Tokenized, tokenizer: &TextTokenizer) -> Result<(), Failure> {
+        let limit = self.model.config.vocab_size;
+        let outside = tokenized.examples.iter().find_map(|example| {
+            let id = example.input_ids.iter().find(|id| **id as usize >= limit)?;
+            Some((*id, example.source.clone()))
+        });
+        let Some((id, source)) = outside else {
+            return Ok(());
+        };
+        let token = tokenizer.decode(&[id], false).unwrap_or_default();
+        let fault = Fault::new(format!(
+            "{source}: the tokenizer makes token {id} ({token:?}) of it, and the model's vocabulary has {limit}"
+        ));
+        Err(Failure::bad_input(
+            fault.help("the tokenizer belongs to another model: copy the one of this model into its folder"),
+        ))
+    }
+
+    fn template_source(&self) -> String {
+        let folder = &self.model.folder;
+        let own = folder.join("chat_template.jinja");
+        match &self.data.chat_template {
+            Some(text) if text.contains(['{', '\n']) => "the recipe's own text".to_owned(),
+            Some(name) => name.clone(),
+            None if own.is_file() => own.display().to_string(),
+            None => folder.join("tokenizer_config.json").display().to_string(),
+        }
+    }
+}
+
+/// Whether records of this type are rendered by the chat template.
+pub(crate) fn is_chat(record_type: RecordType) -> bool {
+    match record_type {
+        RecordType::Chat | RecordType::Sharegpt | RecordType::Alpaca => true,
+        RecordType::PromptCompletion | RecordType::Text => false,
+    }
+}
+
+fn read_all(
+    configs: &[DatasetConfig],
+    validation: bool,
+    forecasts: &mut Vec<DatasetForecast>,
+) -> Result<Vec<Dataset>, Failure> {
+    let mut datasets = Vec::new();
+    for config in configs {
+        let dataset = read_dataset(config, Path::new(".")).map_err(data_failure)?;
+        forecasts.push(DatasetForecast {
+            path: config.path.clone(),
+            files: dataset.files.iter().map(|file| super::tidy(file)).collect(),
+            record_type: dataset.record_type,
+            detected: dataset.detected,
+            records: dataset.records.len(),
+            validation,
+        });
+        datasets.push(dataset);
+    }
+    Ok(datasets)
+}
+
+/// Data that cannot be used is bad input; a cache that cannot be written is a failure.
+pub(crate) fn data_failure(error: DataError) -> Failure {
+    let text = chain(&error);
+    // The library's own advice stands on a last line of its own.
+    let (what, help) = match text.rsplit_once("\n  help: ") {
+        Some((what, help)) => (what.to_owned(), Some(help.to_owned())),
+        None => (text, None),
+    };
+    let fault = Fault { help, ..Fault::new(what) };
+    match error {
+        DataError::Io { action, .. } if action.starts_with("write") => Failure::Failed(fault),
+        _ => Failure::bad_input(fault),
+    }
+}

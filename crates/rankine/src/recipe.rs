@@ -1,0 +1,218 @@
+//! What a person writes to ask for a run.
+//!
+//! A recipe is what was typed: keys that were left out are `None` here. What will run, with every default decided, is
+//! a [`Plan`](crate::plan::Plan). The doc comments of this file are the reference: they become the JSON schema that
+//! editors show and the table of the README.
+
+mod check;
+mod hints;
+mod parse;
+mod schema;
+mod set;
+mod yaml;
+
+use rankine_data::{DatasetConfig, TrainOn, ValSize};
+use rankine_export::Target;
+use rankine_nn::lora::{AdapterKind, LoraConfig};
+use rankine_train::config::{LrScheduler, OptimizerKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::defaults;
+
+pub use check::Places;
+pub use parse::{RecipeFile, parse, read};
+pub use schema::{json_schema, markdown};
+
+/// A recipe for `rankine train`.
+///
+/// Paths of files that are read are looked up in the recipe's folder, then in the working directory. `output_dir` and
+/// what is exported are written under the working directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model to start from: a folder with `config.json`, `tokenizer.json` and safetensors, or its name on the
+    /// Hugging Face Hub (`org/model`) if it is in the local cache.
+    pub base_model: String,
+    /// Branch, tag or commit of a `base_model` on the Hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "main"))]
+    pub revision: Option<String>,
+    /// What is trained: a LoRA adapter, a DoRA adapter, or the whole model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "lora"))]
+    pub adapter: Option<AdapterKind>,
+    /// Shape and place of the adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Go on from this adapter (a folder in PEFT format) instead of a new one; its shape is the adapter's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_path: Option<String>,
+
+    /// What to train on.
+    #[schemars(length(min = 1))]
+    pub datasets: Vec<DatasetConfig>,
+    /// Take a part of the training records for validation: a share below 1 (`0.05`) or a number of records (`200`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_size: Option<ValSize>,
+    /// Validate on these records instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_datasets: Option<Vec<DatasetConfig>>,
+    /// Longest sequence in tokens; longer records are cut. Default: what the model was made for, at most 2048.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2))]
+    pub max_seq_len: Option<usize>,
+    /// Fill each sequence with several records. They do not see each other, and the result is the same as unpacked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::PACKING))]
+    pub packing: Option<bool>,
+    /// Which tokens are trained on: the assistant's answers or the completion, everything, or the last answer. Text
+    /// records are trained on whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "assistant"))]
+    pub train_on: Option<TrainOn>,
+    /// A Jinja chat template instead of the model's own: a file, the template itself, or `chatml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// A new order each epoch, from `seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::SHUFFLE))]
+    pub shuffle: Option<bool>,
+
+    /// How often each record is seen; may be a fraction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::EPOCHS))]
+    pub epochs: Option<f64>,
+    /// Stop after this many optimizer steps; wins over `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_steps: Option<usize>,
+    /// Sequences in one forward and backward pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::MICRO_BATCH_SIZE))]
+    pub micro_batch_size: Option<usize>,
+    /// Passes whose gradients make one optimizer step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::GRADIENT_ACCUMULATION_STEPS))]
+    pub gradient_accumulation_steps: Option<usize>,
+
+    /// Peak learning rate. Default: 2e-4 for an adapter, 2e-5 for `adapter: full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// The learning rate's course after warm-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "cosine"))]
+    pub lr_scheduler: Option<LrScheduler>,
+    /// Share of all steps in which the learning rate rises from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::WARMUP_RATIO))]
+    pub warmup_ratio: Option<f64>,
+    /// The same as a number of steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<usize>,
+    /// The update rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "adamw"))]
+    pub optimizer: Option<OptimizerKind>,
+    /// Decay of the optimizer's two moments. Default: `[0.9, 0.999]`; `[0.9, 0.99]` for `lion`. The first is the
+    /// momentum of `sgd`; `adafactor` has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub betas: Option<[f64; 2]>,
+    /// Keeps `adamw` from dividing by 0. Default: 1e-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// Decoupled weight decay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::WEIGHT_DECAY))]
+    pub weight_decay: Option<f64>,
+    /// Gradients are scaled down to this norm, taken over all of them together; 0 leaves them as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::MAX_GRAD_NORM))]
+    pub max_grad_norm: Option<f64>,
+    /// LoRA+: the adapter's `B` matrices learn at this multiple of `learning_rate` (16 in the paper).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_ratio: Option<f64>,
+    /// NEFTune: noise on the embeddings in training (5 in the paper).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neftune_alpha: Option<f64>,
+
+    /// Type of the base model's weights in memory; what is trained is always f32. `auto` is f32 on the CPU and the
+    /// checkpoint's own type on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub dtype: Option<Dtype>,
+    /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
+    /// first GPU that this build was made for, else the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub device: Option<String>,
+    /// Decides every random choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::SEED))]
+    pub seed: Option<u64>,
+
+    /// Optimizer steps between evaluations. Default: once an epoch, where there is validation data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub eval_steps: Option<usize>,
+    /// Optimizer steps between checkpoints. Default: at each evaluation, else once an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub save_steps: Option<usize>,
+    /// Checkpoints that are kept; the best one is kept besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::SAVE_TOTAL_LIMIT))]
+    pub save_total_limit: Option<usize>,
+    /// Stop after this many evaluations without a lower validation loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub early_stopping_patience: Option<usize>,
+    /// End with the checkpoint of the lowest validation loss instead of the last. Default: true with
+    /// `early_stopping_patience`, else false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_best: Option<bool>,
+    /// Prompts that the model answers at each evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_prompts: Option<Vec<String>>,
+
+    /// Folder of the run: metrics, checkpoints, the adapter. Default: `runs/` and the recipe's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_dir: Option<String>,
+    /// Go on from the newest whole checkpoint in `output_dir`, as `--resume` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::RESUME))]
+    pub resume: Option<bool>,
+    /// What is made from the trained adapter besides `output_dir/adapter`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<ExportConfig>>,
+}
+
+/// One thing that is made from the trained adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportConfig {
+    /// The kind of result.
+    pub target: Target,
+    /// Type of the written weights; `auto` is the base model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub dtype: Option<Dtype>,
+    /// Folder to write. Default: the target's name in `output_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<String>,
+}
+
+/// A type of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Decided by what it is for.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit brain floats.
+    Bf16,
+    /// 16-bit IEEE floats.
+    F16,
+}

@@ -1,0 +1,61 @@
+//! The `rankine` program as a process: its words, its exit codes, its files.
+
+mod files;
+mod plan;
+mod recipe;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// What a run of the program left behind.
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// Panics with all that was said where `text` is not in stderr.
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) -> &Self {
+        // Long lines are wrapped for the terminal.
+        let joined = self.stderr.replace("│", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let wanted = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(joined.contains(&wanted), "`{text}` is not in:\n{}", self.stderr);
+        self
+    }
+
+    /// Panics with all that was said where the exit code is another.
+    #[track_caller]
+    pub(crate) fn ends(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Runs `rankine` with these arguments in a folder, cut off from the user's own caches.
+pub(crate) fn rankine(folder: &Path, arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankine"));
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env("COLUMNS", "100");
+    command.env("RANKINE_CACHE", folder.join(".cache")).env("HF_HOME", folder.join(".huggingface"));
+    command.env_remove("HF_HUB_CACHE");
+    let Output { status, stdout, stderr } = command.output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// A folder with these files.
+pub(crate) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    folder
+}
