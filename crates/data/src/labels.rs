@@ -91,14 +91,14 @@ fn labels(tokens: &Tokens) -> Vec<i64> {
 }
 
 fn plain_text(text: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
-    let mut ids = with_bos(text, tokenizer)?;
+    let mut ids = tokenizer.encode_prompt(text)?;
     end(&mut ids, tokenizer);
     Ok(Tokens { mask: vec![true; ids.len()], ids, completion_start: None, merges: 0 })
 }
 
 fn prompt_completion(prompt: &str, completion: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
-    let given = with_bos(prompt, tokenizer)?;
-    let mut ids = with_bos(&format!("{prompt}{completion}"), tokenizer)?;
+    let given = tokenizer.encode_prompt(prompt)?;
+    let mut ids = tokenizer.encode_prompt(&format!("{prompt}{completion}"))?;
     let start = given.len();
     let merged = !ids.starts_with(&given);
     if merged {
@@ -120,7 +120,7 @@ fn chat(piece: &Piece, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
     let encoded = tokenizer.encode(&piece.text, false)?;
     let (mut mask, merges) = mask(&encoded, &piece.spans);
     let mut ids = encoded.ids;
-    if once(&mut ids, tokenizer.bos_id()) {
+    if tokenizer.single_bos(&mut ids) {
         mask.remove(0);
     }
     Ok(Tokens { completion_start: mask.iter().position(|trained| *trained), ids, mask, merges })
@@ -146,24 +146,6 @@ fn mask(encoded: &Encoded, spans: &[Range<usize>]) -> (Vec<bool>, usize) {
         })
         .collect();
     (mask, straddling)
-}
-
-/// The text's tokens after what the post-processor puts before a text (BOS, mostly). What it puts behind is
-/// left out: a prompt does not end there.
-fn with_bos(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>, DataError> {
-    let mut ids = tokenizer.prefix().to_vec();
-    ids.extend(tokenizer.encode(text, false)?.ids);
-    once(&mut ids, tokenizer.bos_id());
-    Ok(ids)
-}
-
-/// A text that spells the BOS that was just added, or a template that writes it twice, has it once all the same.
-fn once(ids: &mut Vec<u32>, bos: Option<u32>) -> bool {
-    let doubled = bos.is_some() && ids.first().copied() == bos && ids.get(1).copied() == bos;
-    if doubled {
-        ids.remove(0);
-    }
-    doubled
 }
 
 fn end(ids: &mut Vec<u32>, tokenizer: &TextTokenizer) {

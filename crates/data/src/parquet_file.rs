@@ -66,5 +66,13 @@ fn rows(path: &Path, file: File, name: &Arc<str>, known: &[&str], limit: usize) 
 }
 
 fn damaged(path: &Path, reason: &str) -> DataError {
+    if reason.contains("Disabled feature") {
+        return file_error(
+            path,
+            format!(
+                "compressed in a way that is not read here ({reason}); write it with snappy or zstd, or as JSON Lines"
+            ),
+        );
+    }
     file_error(path, format!("not a readable Parquet file: {reason}; fetch it again"))
 }

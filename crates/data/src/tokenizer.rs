@@ -135,6 +135,34 @@ impl TextTokenizer {
         Ok(encoded)
     }
 
+    /// The tokens of a text that the model is to go on from: what the post-processor puts before a text (BOS,
+    /// mostly), once, and nothing behind it. Prompts of training and of inference are both made here.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let mut ids = self.prefix.clone();
+        ids.extend(self.encode(text, false)?.ids);
+        self.single_bos(&mut ids);
+        Ok(ids)
+    }
+
+    /// The tokens of a conversation that the model is to answer. `extra` are further variables of the template.
+    ///
+    /// # Errors
+    /// No template, one that refuses the conversation, or as [`encode`](Self::encode).
+    pub fn encode_chat(
+        &self,
+        messages: &[Value],
+        tools: Option<&Value>,
+        extra: &Map<String, Value>,
+    ) -> Result<Vec<u32>, DataError> {
+        let rendered = self.template_for(tools.is_some())?.render(messages, tools, true, extra)?;
+        let mut ids = self.encode(&rendered.text, false)?.ids;
+        self.single_bos(&mut ids);
+        Ok(ids)
+    }
+
     /// Decodes tokens.
     ///
     /// # Errors
@@ -198,12 +226,18 @@ impl TextTokenizer {
         self.fingerprint.clone()
     }
 
-    /// What the post-processor puts before a text.
-    pub(crate) fn prefix(&self) -> &[u32] {
-        &self.prefix
+    /// Takes one BOS away where there are two, of a text that spells it and the post-processor, or of a template
+    /// that writes it twice. Says whether it did.
+    pub(crate) fn single_bos(&self, ids: &mut Vec<u32>) -> bool {
+        let doubled =
+            self.bos_id.is_some() && ids.first().copied() == self.bos_id && ids.get(1).copied() == self.bos_id;
+        if doubled {
+            ids.remove(0);
+        }
+        doubled
     }
 
-    /// The special token that the text ends with, if it does.
+    /// Whether the text ends in a special token.
     pub(crate) fn ends_with_special(&self, text: &str) -> bool {
         self.spelled.iter().any(|token| text.ends_with(token.as_str()))
     }

@@ -1,9 +1,9 @@
 //! Model folders: which files are read, in which order, and what is said when they are missing.
 
-use rankine_data::TextTokenizer;
+use rankine_data::{TextTokenizer, TrainOn};
 use serde_json::{Value, json};
 
-use crate::fixtures::{golden, model_folder, tokenizer_with_bos, write};
+use crate::fixtures::{CHATML, golden, model_folder, tokenized, tokenizer_with_bos, write};
 
 fn open(folder: &tempfile::TempDir) -> TextTokenizer {
     TextTokenizer::from_folder(folder.path(), None).unwrap()
@@ -93,6 +93,22 @@ fn special_tokens_in_a_text_are_those_tokens_and_offsets_are_bytes() {
     // Once is enough.
     let again = tokenizer.encode("<s>é", true).unwrap();
     assert_eq!(again.ids.iter().filter(|id| Some(**id) == tokenizer.bos_id()).count(), 1);
+}
+
+#[test]
+fn prompts_of_inference_begin_as_those_of_training() {
+    let tokenizer = tokenizer_with_bos(&format!("{{{{ bos_token }}}}{CHATML}"));
+    let example = |record: Value| tokenized(&[record], &tokenizer, TrainOn::Completion).examples.remove(0);
+    for prompt in ["Please explain:", "<s>Please explain:", ""] {
+        let found = example(json!({"prompt": prompt, "completion": " it works."}));
+        let given = tokenizer.encode_prompt(prompt).unwrap();
+        assert_eq!(given, found.input_ids[..found.completion_start.unwrap()], "{prompt}");
+    }
+    let messages = [json!({"role": "user", "content": "Hi"}), json!({"role": "assistant", "content": "Yes"})];
+    let found = example(json!({ "messages": messages }));
+    let given = tokenizer.encode_chat(&messages[..1], None, &serde_json::Map::new()).unwrap();
+    assert_eq!(given, found.input_ids[..found.completion_start.unwrap()]);
+    assert_eq!(given.iter().filter(|id| Some(**id) == tokenizer.bos_id()).count(), 1);
 }
 
 #[test]
