@@ -3,9 +3,11 @@
 mod files;
 mod plan;
 mod recipe;
+mod run;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// The repository.
 pub(crate) fn root() -> PathBuf {
@@ -40,11 +42,20 @@ impl Run {
 
 /// Runs `rankine` with these arguments in a folder, cut off from the user's own caches.
 pub(crate) fn rankine(folder: &Path, arguments: &[&str]) -> Run {
+    rankine_with_input(folder, arguments, "")
+}
+
+/// The same, with something on stdin.
+pub(crate) fn rankine_with_input(folder: &Path, arguments: &[&str], input: &str) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rankine"));
-    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env("COLUMNS", "100");
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
     command.env("RANKINE_CACHE", folder.join(".cache")).env("HF_HOME", folder.join(".huggingface"));
     command.env_remove("HF_HUB_CACHE");
-    let Output { status, stdout, stderr } = command.output().expect("the program starts");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    // A program that ends before it has read all is no fault.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("the program ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }

@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::open;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::DevicePlan;
-use crate::terminal::numbers::bytes;
-use crate::terminal::{note, progress};
+use crate::terminal::progress;
 
 /// One export.
 pub(crate) struct Export<'a> {
@@ -63,10 +62,6 @@ impl Export<'_> {
             _ => None,
         };
         let report = written.publish().map_err(|error| export_failure(&error))?;
-        if !self.quiet {
-            let size: u64 = report.files.values().sum();
-            note(&format!("wrote {} ({})", self.out.display(), bytes(size)));
-        }
         Ok(Exported { report, out: self.out.to_owned(), drift })
     }
 

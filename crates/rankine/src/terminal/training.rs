@@ -28,7 +28,8 @@ pub(crate) enum Telling {
 /// Tells a run's events.
 pub(crate) struct Reporter {
     telling: Telling,
-    last_line: Option<Instant>,
+    last_line: Instant,
+    tokens_per_second: Option<f64>,
 }
 
 impl Reporter {
@@ -39,7 +40,7 @@ impl Reporter {
             (false, false) if std::io::stderr().is_terminal() => Telling::Bar(Box::new(None)),
             (false, false) => Telling::Lines,
         };
-        Self { telling, last_line: None }
+        Self { telling, last_line: Instant::now(), tokens_per_second: None }
     }
 
     /// Tells one event.
@@ -117,10 +118,14 @@ impl Reporter {
     }
 
     fn step(&mut self, step: &StepMetrics) {
+        // One step's pace jumps with the lengths of its records.
+        let pace =
+            self.tokens_per_second.map_or(step.tokens_per_second, |pace| 0.9 * pace + 0.1 * step.tokens_per_second);
+        self.tokens_per_second = Some(pace);
         let words = format!(
             "loss {:.4}, {} tokens/s, {} left",
             step.loss,
-            count(step.tokens_per_second.round() as usize),
+            count(pace.round() as usize),
             duration(Duration::from_secs_f64(step.seconds_left.clamp(0.0, 1e9)))
         );
         if let Telling::Bar(bar) = &self.telling {
@@ -135,10 +140,10 @@ impl Reporter {
 
     /// Whether it is time for another plain line.
     fn due(&mut self) -> bool {
-        if self.last_line.is_some_and(|last| last.elapsed() < LINE_EVERY) {
+        if self.last_line.elapsed() < LINE_EVERY {
             return false;
         }
-        self.last_line = Some(Instant::now());
+        self.last_line = Instant::now();
         true
     }
 
