@@ -1,6 +1,8 @@
 //! The one test binary of the program: its numbers, its runs, its words, and the house's rules.
 
+mod bad_input;
 mod cli;
 mod house;
 mod numerics;
 mod resume;
+mod runs;

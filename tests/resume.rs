@@ -38,7 +38,7 @@ early_stopping_patience: 9
 load_best: true
 ";
 
-fn records(count: usize, seed: usize) -> String {
+pub(crate) fn records(count: usize, seed: usize) -> String {
     (0..count)
         .map(|i| {
             let number = (i * 7919 + seed) % 9973;
@@ -47,7 +47,7 @@ fn records(count: usize, seed: usize) -> String {
         .collect()
 }
 
-fn workplace() -> tempfile::TempDir {
+pub(crate) fn workplace() -> tempfile::TempDir {
     let place = folder(&[
         ("config.json", CONFIG),
         ("recipe.yaml", RECIPE),
@@ -75,7 +75,7 @@ fn metrics(run: &Path) -> Vec<Value> {
         .collect()
 }
 
-fn adapter(run: &Path) -> Vec<u8> {
+pub(crate) fn adapter(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("adapter/adapter_model.safetensors")).expect("an adapter")
 }
 
