@@ -30,7 +30,8 @@ def main():
     effect = largest(zip(theirs, without))
     size = max(a.abs().max().item() for a in theirs)
     tokens = sum(len(ids) for ids, _ in ours)
-    print(f"     {tokens} tokens of {len(texts)} texts; largest logit {size:.1f}; the adapter moves a logit by up to {effect:.2f}")
+    print(f"     {tokens} tokens of {len(texts)} texts; largest logit {size:.1f};"
+          f" the adapter moves a logit by up to {effect:.2f}")
     check(f"largest difference of a logit {difference:.2e} <= {TOLERANCE:g}", difference <= TOLERANCE)
     check("the adapter does something", effect > 100 * TOLERANCE)
     finish()

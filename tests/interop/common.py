@@ -33,10 +33,10 @@ PROSE = [
 ]
 
 
-def arguments(description):
+def arguments(description, needs_model=True):
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--rankine", type=pathlib.Path, default=ROOT / "target/debug/rankine", help="the binary")
-    parser.add_argument("--model", type=pathlib.Path, help="SmolLM2-135M's folder")
+    parser.add_argument("--model", type=pathlib.Path, required=needs_model, help="SmolLM2-135M's folder")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/interop", help="where results go")
     args = parser.parse_args()
     for name in ("rankine", "model", "work"):

@@ -75,7 +75,8 @@ def main():
     counts = [(len(ids), int((labels != -100).sum())) for ids, labels in examples]
     per_step = [tuple(map(sum, zip(*counts[i : i + BATCH]))) for i in range(0, len(counts), BATCH)]
     total = tuple(map(sum, zip(*counts)))
-    check(f"the plan counts the same tokens {total}", (forecast["tokens"], forecast["trained_tokens"]) == total, forecast)
+    planned = (forecast["tokens"], forecast["trained_tokens"])
+    check(f"the plan counts the same tokens {total}", planned == total, planned)
     seen = [(step["tokens"], step["trained_tokens"]) for step in ours]
     check("every step counts the same tokens", seen == per_step, (seen, per_step))
 
@@ -97,11 +98,14 @@ def main():
 
     trained = load_file(out / "adapter" / "adapter_model.safetensors")
     reference = get_peft_model_state_dict(model)
-    check("the trained adapters have the same tensors", set(trained) == set(reference), sorted(set(trained) ^ set(reference)))
+    unlike = sorted(set(trained) ^ set(reference))
+    check("the trained adapters have the same tensors", not unlike, unlike)
     untrained = load_file(start / "adapter_model.safetensors")
     apart = torch.cat([(trained[key] - reference[key]).flatten() for key in reference]).norm()
     moved = torch.cat([(reference[key] - untrained[key]).flatten() for key in reference]).norm()
-    print(f"     the trained adapters are {apart:.2e} apart (2-norm), peft's moved by {moved:.2e}")
+    # Adam hardly feels a constant factor of the gradient; where the weights end up, it shows.
+    check(f"the trained adapters are {apart:.2e} apart (2-norm) where peft's moved by {moved:.2e}: a thousandth at most",
+          apart <= 1e-3 * moved)
     finish()
 
 

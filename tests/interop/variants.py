@@ -86,7 +86,7 @@ def try_variant(args, case, model, variant, work):
 
 
 def main():
-    args = arguments(__doc__)
+    args = arguments(__doc__, needs_model=False)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         root = pathlib.Path(folder)
         for name in MODELS:

@@ -1,6 +1,7 @@
 //! Losses, gradients by name and a ten-step run, against peft.
 
 use rankine_data::{Batch, Example, RecordSource};
+use rankine_models::adapter_file::HostTensor;
 use rankine_models::attach::{EMBEDDING, HEAD};
 use rankine_models::model::{Model, to_host};
 use rankine_nn::parameter::{Noise, Pass};
@@ -187,12 +188,12 @@ fn gradients_equal_finite_differences() {
             })
             .sum();
         let mut loss_at = |step: f32| {
-            let moved: std::collections::HashMap<&str, (Vec<usize>, Vec<f32>)> = start
+            let moved: std::collections::HashMap<&str, HostTensor> = start
                 .iter()
                 .zip(&direction)
                 .map(|((name, shape, values), direction)| {
-                    let values = values.iter().zip(direction).map(|(v, d)| v + step * d).collect();
-                    (name.as_str(), (shape.clone(), values))
+                    let data = values.iter().zip(direction).map(|(v, d)| v + step * d).collect();
+                    (name.as_str(), HostTensor { shape: shape.clone(), data })
                 })
                 .collect();
             model.set_trained(&|name| moved.get(name).cloned()).unwrap();

@@ -164,8 +164,8 @@ impl Model {
             let a = initial_a(module.rank, module.shape[1], layout.lora.init, &mut rng);
             let lora = Lora::new(linear, module.rank, module.scale, layout.lora.dropout, a);
             linear.adapter = Some(match layout.kind {
-                AdapterKind::Dora => Adapter::Dora(Dora::new(linear, lora)),
-                AdapterKind::Lora | AdapterKind::Full => Adapter::Lora(lora),
+                AdapterKind::Dora => Adapter::Dora(Box::new(Dora::new(linear, lora))),
+                AdapterKind::Lora | AdapterKind::Full => Adapter::Lora(Box::new(lora)),
             });
         });
         if let Some(AdaptedModule { shape: [vocab, width], rank, scale, .. }) = find(EMBEDDING) {
@@ -196,7 +196,7 @@ impl Model {
         self.attach(&layout, 0);
         self.set_trained(&|name| {
             let tensor = by_name.get(&format!("{KEY_PREFIX}{name}"))?;
-            Some((tensor.shape.clone(), tensor.data.clone()))
+            Some(HostTensor::clone(tensor))
         })?;
         Ok(layout)
     }
@@ -206,7 +206,7 @@ impl Model {
     /// # Errors
     /// Every trained tensor that `values` lacks, every surplus one, and every one of another shape; then nothing
     /// was replaced.
-    pub fn set_trained(&mut self, values: &dyn Fn(&str) -> Option<(Vec<usize>, Vec<f32>)>) -> Result<(), LayoutError> {
+    pub fn set_trained(&mut self, values: &dyn Fn(&str) -> Option<HostTensor>) -> Result<(), LayoutError> {
         let device = self.device().clone();
         let mut found = Vec::new();
         let mut faults = Vec::new();
@@ -220,10 +220,10 @@ impl Model {
             };
             match values(name) {
                 None => faults.push(format!("{name}: missing; shape {expected:?} is expected")),
-                Some((shape, _)) if shape != expected => {
-                    faults.push(format!("{name}: shape {expected:?} is expected, {shape:?} was found"));
+                Some(tensor) if tensor.shape != expected => {
+                    faults.push(format!("{name}: shape {expected:?} is expected, {:?} was found", tensor.shape));
                 }
-                Some((_, values)) => found.push(values),
+                Some(tensor) => found.push(tensor.data),
             }
         });
         if !faults.is_empty() {

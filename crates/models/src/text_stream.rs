@@ -95,22 +95,21 @@ impl<'a> TextStream<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokenizers::models::bpe::BPE;
+    use serde_json::{Map, Value, json};
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
     /// A token for each byte.
     fn bytes() -> Tokenizer {
-        let alphabet: Vec<char> = {
-            let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-            alphabet.sort_unstable();
-            alphabet
-        };
-        let vocabulary = alphabet.iter().enumerate().map(|(id, c)| (c.to_string(), id as u32));
-        let model = BPE::builder().vocab_and_merges(vocabulary.collect::<std::collections::HashMap<_, _>>(), vec![]).build().unwrap();
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, false)));
-        tokenizer.with_decoder(Some(ByteLevel::default()));
-        tokenizer
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let vocab: Map<String, Value> = alphabet.iter().zip(0..).map(|(c, id)| (c.to_string(), json!(id))).collect();
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": bytes, "post_processor": null, "decoder": bytes,
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        });
+        Tokenizer::from_bytes(json.to_string()).unwrap()
     }
 
     fn stream(text: &str, stop: &[String]) -> (Vec<String>, bool) {

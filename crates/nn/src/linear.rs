@@ -23,9 +23,9 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 pub enum Adapter {
     /// A low-rank update.
-    Lora(Lora),
+    Lora(Box<Lora>),
     /// A low-rank update of the direction and a magnitude for each output.
-    Dora(Dora),
+    Dora(Box<Dora>),
 }
 
 /// `s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).

@@ -73,7 +73,7 @@ pub enum Pass {
 /// device draws the same ones.
 #[derive(Debug)]
 pub struct Noise {
-    rng: rand_chacha::ChaCha8Rng,
+    rng: Box<rand_chacha::ChaCha8Rng>,
 }
 
 impl Noise {
@@ -82,7 +82,7 @@ impl Noise {
         use rand::SeedableRng;
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(((step as u64) << 20) | micro_batch as u64);
-        Self { rng }
+        Self { rng: Box::new(rng) }
     }
 
     /// `x` with a share of its elements zeroed and the rest scaled by `1 / (1 - share)`.

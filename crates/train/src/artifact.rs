@@ -123,13 +123,12 @@ impl Artifact {
             let adapter = read_adapter(folder)?;
             let tensors: BTreeMap<String, HostTensor> =
                 adapter.tensors.into_iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
-            model.set_trained(&|name| {
-                let tensor = tensors.get(&format!("{KEY_PREFIX}{name}"))?;
-                Some((tensor.shape.clone(), tensor.data.clone()))
-            })
+            model.set_trained(&|name| tensors.get(&format!("{KEY_PREFIX}{name}")).cloned())
         } else {
             let files = WeightFiles::open(folder)?;
-            model.set_trained(&|name| files.get(name).map(|stored| (stored.shape.clone(), stored.to_f32())))
+            model.set_trained(&|name| {
+                files.get(name).map(|stored| HostTensor { shape: stored.shape.clone(), data: stored.to_f32() })
+            })
         };
         set.map_err(|source| ArtifactError::Layout { folder: folder.to_owned(), source })
     }
