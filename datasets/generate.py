@@ -408,6 +408,15 @@ def uncapitalise(text):
     return text if re.match(r"I\b|\{", text) else text[0].lower() + text[1:]
 
 
+# Which team takes a message, and how soon it answers.
+TEAMS = {
+    "refund": "billing", "cancel_order": "billing",
+    "delivery_delay": "shipping", "change_address": "shipping",
+    "damaged_item": "returns", "wrong_item": "returns",
+}
+HOURS = {"low": 72, "normal": 24, "high": 4}
+
+
 class Message:
     """One customer message and what is true about it."""
 
@@ -474,7 +483,12 @@ class Message:
         return text
 
     def completion(self):
-        ticket = {"intent": self.intent, "order": self.order, "product": self.product, "urgency": self.urgency}
+        ticket = {
+            "intent": self.intent,
+            "team": TEAMS[self.intent],
+            "urgency": self.urgency,
+            "reply_within_hours": HOURS[self.urgency],
+        }
         return json.dumps(ticket, separators=(",", ":"))
 
 
@@ -492,7 +506,7 @@ def make_message(rng, intent=None, urgency=None, order=None, reserved=False):
 # The support task: message -> one line of JSON
 # --------------------------------------------------------------------------
 
-SYSTEM = "Turn the customer message into a ticket: one line of JSON with intent, order, product and urgency."
+SYSTEM = "Turn the customer message into a ticket: one line of JSON with intent, team, urgency and reply_within_hours."
 
 
 def support_messages(split, count, taken_orders, taken_texts):
@@ -859,7 +873,7 @@ def verify(files, heldout, train, chat):
     corpus = "\n".join(corpus_texts)
     for m in everything:
         assert m.text not in corpus and m.order not in corpus, m.order
-    for key in ("intent", "order", "product", "urgency"):
+    for key in ("intent", "team", "urgency", "reply_within_hours"):
         assert f'"{key}":' not in corpus, key
     for label in INTENTS:
         assert f':"{label}"' not in corpus and ("_" not in label or label not in corpus), label
@@ -878,7 +892,6 @@ def stats(files):
             tickets = [json.loads(r["completion"] if "completion" in r else r["messages"][2]["content"]) for r in records]
             for field in ("intent", "urgency"):
                 print(f"  {field}: {dict(sorted(Counter(t[field] for t in tickets).items()))}")
-            print(f"  products: {len({t['product'] for t in tickets})}")
 
 
 def main():
