@@ -318,7 +318,7 @@ mod tests {
             let mut bytes = whole.clone();
             for _ in 0..=next(3) {
                 let at = next(8 + header.len());
-                bytes[at] = b"0123456789,:[]{}\"abF\x00\xff"[next(24)];
+                bytes[at] = b"0123456789,:[]{}\"abF\x00\xff"[next(22)];
             }
             fs::write(&path, &bytes).unwrap();
             let Ok(file) = TensorFile::open(&path) else { continue };
