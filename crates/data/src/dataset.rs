@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::convert::{detect, to_record};
 use crate::error::{DataError, Faults};
 use crate::files::find_files;
-use crate::reader::{RawRecord, read_file};
+use crate::reader::{RawRecord, ReadRecord, read_file};
 use crate::record::{Dataset, Record};
 
 /// One entry of a recipe's `datasets`.
@@ -147,22 +147,26 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
         ));
     }
     let files = find_files(config, root)?;
-    let mut faults = Faults::default();
-    let mut raw = Vec::new();
+    let mut raw: Vec<ReadRecord> = Vec::new();
     for file in &files {
         let left = config.max_records.map(|limit| limit.saturating_sub(raw.len()));
         if left == Some(0) {
             break;
         }
-        raw.extend(read_file(file, file_name(file, root), &config.fields, left, &mut faults)?);
+        raw.extend(read_file(file, file_name(file, root), &config.fields, left)?);
     }
-    let Some(first) = raw.first() else {
-        faults.into_result()?;
+    if raw.is_empty() {
         return Err(DataError::NotFound {
             path: root.join(&config.path),
             expected: format!("the dataset is empty: {} and no record in {}", counted(files.len()), them(files.len())),
             help: "give a file that holds at least one record".to_owned(),
         });
+    }
+    let mut faults = Faults::default();
+    // Without a single record that could be read there is nothing to tell the format from.
+    let Some(first) = raw.iter().find_map(|record| record.as_ref().ok()) else {
+        raw.into_iter().filter_map(Result::err).for_each(|fault| faults.push(fault.source, fault.message));
+        return Err(DataError::Records(faults));
     };
     let (record_type, detected) = match config.record_type {
         Some(record_type) => (record_type, false),
@@ -171,6 +175,13 @@ pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, Data
     let first_source = first.source.clone();
     let mut records = Vec::with_capacity(raw.len());
     for record in raw {
+        let record = match record {
+            Ok(record) => record,
+            Err(fault) => {
+                faults.push(fault.source, fault.message);
+                continue;
+            }
+        };
         match to_record(&record, record_type, &config.fields) {
             Ok(content) => records.push(Record { content, source: record.source }),
             Err(message) => {

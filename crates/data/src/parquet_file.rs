@@ -11,21 +11,21 @@ use serde_json::{Map, Value};
 
 use crate::dataset::quoted;
 use crate::error::DataError;
-use crate::reader::{RawRecord, file_error};
+use crate::reader::{RawRecord, ReadRecord, file_error};
 use crate::record::RecordSource;
 
 /// Reads up to `limit` rows of the columns that a record may have.
 ///
 /// Nulls are left out: Arrow gives every message of a list the same fields, and a template that asks
 /// `if 'tool_calls' in message` must not see those that were never written.
-pub(crate) fn read(path: &Path, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<RawRecord>, DataError> {
+pub(crate) fn read(path: &Path, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<ReadRecord>, DataError> {
     let file = File::open(path).map_err(|source| DataError::Io { path: path.to_path_buf(), action: "read", source })?;
     // The decoders check most of what a hostile file can say, and panic at some of the rest.
     catch_unwind(AssertUnwindSafe(|| rows(path, file, name, known, limit)))
         .unwrap_or_else(|_| Err(damaged(path, "its contents contradict each other")))
 }
 
-fn rows(path: &Path, file: File, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<RawRecord>, DataError> {
+fn rows(path: &Path, file: File, name: &Arc<str>, known: &[&str], limit: usize) -> Result<Vec<ReadRecord>, DataError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, &error.to_string()))?;
     let columns: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
     let wanted: Vec<usize> = (0..columns.len()).filter(|index| known.contains(&columns[*index].as_str())).collect();
@@ -56,7 +56,8 @@ fn rows(path: &Path, file: File, name: &Arc<str>, known: &[&str], limit: usize) 
         for value in serde_json::Deserializer::from_slice(&writer.into_inner()).into_iter::<Map<String, Value>>() {
             let value = value.map_err(|error| damaged(path, &error.to_string()))?;
             found += 1;
-            records.push(RawRecord { value, source: RecordSource::new(Arc::clone(name), records.len() + 1) });
+            let source = RecordSource::new(Arc::clone(name), records.len() + 1);
+            records.push(Ok(RawRecord { value, source }));
         }
         if found != batch.num_rows() {
             return Err(damaged(path, "rows are missing"));

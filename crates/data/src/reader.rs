@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::convert::known_fields;
 use crate::dataset::FieldNames;
-use crate::error::{DataError, Faults};
+use crate::error::{DataError, Fault};
 use crate::parquet_file;
 use crate::record::RecordSource;
 
@@ -20,6 +20,9 @@ pub(crate) struct RawRecord {
     pub(crate) value: Map<String, Value>,
     pub(crate) source: RecordSource,
 }
+
+/// A record, or what is wrong with it.
+pub(crate) type ReadRecord = Result<RawRecord, Fault>;
 
 /// A line, element or row and what it holds.
 type Parsed = (usize, Result<Map<String, Value>, String>);
@@ -60,15 +63,14 @@ impl Format {
     }
 }
 
-/// Reads up to `limit` records. What is wrong with a single record goes to `faults`; a file that cannot be
-/// read at all is an error.
+/// Reads up to `limit` records, in order and with the faulty ones in their places. A file that cannot be read at
+/// all is an error.
 pub(crate) fn read_file(
     path: &Path,
     name: Arc<str>,
     fields: &FieldNames,
     limit: Option<usize>,
-    faults: &mut Faults,
-) -> Result<Vec<RawRecord>, DataError> {
+) -> Result<Vec<ReadRecord>, DataError> {
     let limit = limit.unwrap_or(usize::MAX);
     let Some(format) = Format::of(path) else {
         return Err(file_error(
@@ -77,17 +79,17 @@ pub(crate) fn read_file(
              also with .gz or .zst (not Parquet)",
         ));
     };
-    if format == Format::Parquet {
-        return parquet_file::read(path, &name, &known_fields(fields), limit);
-    }
+    let delimiter = match format {
+        Format::Parquet => return parquet_file::read(path, &name, &known_fields(fields), limit),
+        Format::Tsv => b'\t',
+        Format::JsonLines | Format::Json | Format::Csv => b',',
+    };
     let bytes = decompressed(path)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     match format {
-        Format::JsonLines => Ok(json_lines(bytes, &name, limit, faults)),
-        Format::Json => json(path, bytes, &name, limit, faults),
-        Format::Csv => csv(path, bytes, b',', &name, limit, faults),
-        Format::Tsv => csv(path, bytes, b'\t', &name, limit, faults),
-        Format::Parquet => Ok(Vec::new()),
+        Format::JsonLines => Ok(json_lines(bytes, &name, limit)),
+        Format::Json => json(path, bytes, &name, limit),
+        _ => csv(path, bytes, delimiter, &name, limit),
     }
 }
 
@@ -117,7 +119,7 @@ fn decompressed(path: &Path) -> Result<Vec<u8>, DataError> {
     }
 }
 
-fn json_lines(bytes: &[u8], name: &Arc<str>, limit: usize, faults: &mut Faults) -> Vec<RawRecord> {
+fn json_lines(bytes: &[u8], name: &Arc<str>, limit: usize) -> Vec<ReadRecord> {
     let lines: Vec<(usize, &[u8])> = bytes
         .split(|byte| *byte == b'\n')
         .enumerate()
@@ -127,7 +129,7 @@ fn json_lines(bytes: &[u8], name: &Arc<str>, limit: usize, faults: &mut Faults) 
         .collect();
     let parsed: Vec<Parsed> =
         lines.into_par_iter().with_min_len(64).map(|(line, bytes)| (line, object(bytes))).collect();
-    gathered(parsed, name, faults)
+    gathered(parsed, name)
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
@@ -164,26 +166,21 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn gathered(parsed: Vec<Parsed>, name: &Arc<str>, faults: &mut Faults) -> Vec<RawRecord> {
-    let mut records = Vec::with_capacity(parsed.len());
-    for (line, value) in parsed {
-        let source = RecordSource::new(Arc::clone(name), line);
-        match value {
-            Ok(value) => records.push(RawRecord { value, source }),
-            Err(message) => faults.push(source, message),
-        }
-    }
-    records
+fn gathered(parsed: Vec<Parsed>, name: &Arc<str>) -> Vec<ReadRecord> {
+    parsed
+        .into_iter()
+        .map(|(line, value)| {
+            let source = RecordSource::new(Arc::clone(name), line);
+            match value {
+                Ok(value) => Ok(RawRecord { value, source }),
+                Err(message) => Err(Fault { source, message }),
+            }
+        })
+        .collect()
 }
 
 /// A `.json` file is an array of records, or JSON Lines under another name.
-fn json(
-    path: &Path,
-    bytes: &[u8],
-    name: &Arc<str>,
-    limit: usize,
-    faults: &mut Faults,
-) -> Result<Vec<RawRecord>, DataError> {
+fn json(path: &Path, bytes: &[u8], name: &Arc<str>, limit: usize) -> Result<Vec<ReadRecord>, DataError> {
     let trimmed = bytes.trim_ascii_start();
     if trimmed.is_empty() {
         return Ok(Vec::new());
@@ -205,23 +202,16 @@ fn json(
                 },
             ));
         }
-        return Ok(json_lines(bytes, name, limit, faults));
+        return Ok(json_lines(bytes, name, limit));
     }
     let values: Vec<Value> = serde_json::from_slice(trimmed)
         .map_err(|error| file_error(path, format!("not a valid JSON list of records: {error}")))?;
     let parsed =
         values.into_iter().take(limit).enumerate().map(|(index, value)| (index + 1, object_of(value))).collect();
-    Ok(gathered(parsed, name, faults))
+    Ok(gathered(parsed, name))
 }
 
-fn csv(
-    path: &Path,
-    bytes: &[u8],
-    delimiter: u8,
-    name: &Arc<str>,
-    limit: usize,
-    faults: &mut Faults,
-) -> Result<Vec<RawRecord>, DataError> {
+fn csv(path: &Path, bytes: &[u8], delimiter: u8, name: &Arc<str>, limit: usize) -> Result<Vec<ReadRecord>, DataError> {
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(bytes);
     let header = reader
         .headers()
@@ -232,41 +222,17 @@ fn csv(
             return Err(file_error(path, format!("two columns are called `{field}`; rename one")));
         }
     }
-    let mut records = Vec::new();
+    let mut parsed: Vec<Parsed> = Vec::new();
     let mut row = csv::StringRecord::new();
     // Lines of the file are counted, not rows: a quoted field may hold line breaks.
-    loop {
-        let line = usize::try_from(reader.position().line()).unwrap_or(usize::MAX);
-        if records.len() >= limit {
-            break;
-        }
+    while parsed.len() < limit {
+        let line = |position: &csv::Position| usize::try_from(position.line()).unwrap_or(usize::MAX);
+        let before = line(reader.position());
         match reader.read_record(&mut row) {
             Ok(false) => break,
-            Ok(true) => {
-                let line = row.position().and_then(|position| usize::try_from(position.line()).ok()).unwrap_or(line);
-                let source = RecordSource::new(Arc::clone(name), line);
-                if row.len() == header.len() {
-                    let value = header
-                        .iter()
-                        .zip(&row)
-                        .map(|(field, cell)| (field.to_owned(), Value::String(cell.to_owned())))
-                        .collect();
-                    records.push(RawRecord { value, source });
-                } else {
-                    faults.push(
-                        source,
-                        format!(
-                            "expected {} fields as in the header, found {}; a field with `{}`, a quote or a line \
-                             break must stand in double quotes",
-                            header.len(),
-                            row.len(),
-                            if delimiter == b'\t' { "\\t" } else { "," }
-                        ),
-                    );
-                }
-            }
+            Ok(true) => parsed.push((row.position().map_or(before, line), cells(&header, &row, delimiter))),
             Err(error) => {
-                faults.push(RecordSource::new(Arc::clone(name), line), format!("the row cannot be read: {error}"));
+                parsed.push((before, Err(format!("the row cannot be read: {error}"))));
                 // Only a row that is not UTF-8 leaves the reader able to go on.
                 if !matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) {
                     break;
@@ -274,5 +240,19 @@ fn csv(
             }
         }
     }
-    Ok(records)
+    Ok(gathered(parsed, name))
+}
+
+fn cells(header: &csv::StringRecord, row: &csv::StringRecord, delimiter: u8) -> Result<Map<String, Value>, String> {
+    if row.len() != header.len() {
+        return Err(format!(
+            "expected {} fields as in the header, found {}; a field with `{}`, a quote or a line break must stand in \
+             double quotes",
+            header.len(),
+            row.len(),
+            if delimiter == b'\t' { "\\t" } else { "," }
+        ));
+    }
+    let cell = |(field, cell): (&str, &str)| (field.to_owned(), Value::String(cell.to_owned()));
+    Ok(header.iter().zip(row).map(cell).collect())
 }

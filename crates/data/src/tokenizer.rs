@@ -257,7 +257,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Half of what can be wrong with the file makes the library panic instead of saying so.
+/// Some files that can be read make the library panic when it encodes, others already when it reads.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, DataError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| DataError::Tokenizer(error.to_string())),

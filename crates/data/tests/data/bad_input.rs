@@ -42,6 +42,10 @@ fn all_faulty_records_are_named_at_once() {
             "d.jsonl:6: expected an object with the record's fields, found a list",
         ],
     );
+    // In the order of the file, whatever is wrong with each.
+    let places: Vec<usize> =
+        ["jsonl:2", "jsonl:4", "jsonl:5", "jsonl:6"].iter().map(|at| message.find(at).unwrap()).collect();
+    assert!(places.is_sorted(), "{message}");
     let many: String = (0..500).map(|_| "{\"x\": 1}\n").collect();
     let message = error_of("d.jsonl", &format!("{{\"text\": \"a\"}}\n{many}"));
     assert_says(&message, &["500 records", "d.jsonl:11: no `text`, found `x`", "and 490 more"]);

@@ -154,6 +154,13 @@ fn a_missing_tokenizer_says_what_was_looked_for() {
         let message = error(folder.path());
         assert!(message.contains("tokenizer.json: not a tokenizer of this form"), "{message}");
     }
+    // A template with a token that it does not explain: the library panics when it encodes.
+    let mut file: Value = serde_json::from_slice(&std::fs::read(golden("tokenizer.json")).unwrap()).unwrap();
+    file["post_processor"] = json!({"type": "TemplateProcessing", "special_tokens": {}, "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    write(folder.path(), "tokenizer.json", &file.to_string());
+    let message = error(folder.path());
+    assert!(message.contains("its parts contradict each other"), "{message}");
     std::fs::copy(golden("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     write(folder.path(), "tokenizer_config.json", "[]");
     let message = error(folder.path());
