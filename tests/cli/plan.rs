@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Run, folder, rankine};
+use super::{Run, folder, rankine, root};
 
 const RECORDS: &str = "{\"prompt\": \"one plus one is\", \"completion\": \" two\"}\n{\"prompt\": \"two plus two is\", \"completion\": \" four\"}\n\
                        {\"prompt\": \"three plus three is\", \"completion\": \" six\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n";
@@ -211,4 +211,28 @@ fn data_that_cannot_be_used_is_refused_by_file_and_line() {
     run.ends(2).says("data/x.jsonl:2").says("data/x.jsonl:4");
     write("{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n");
     plan(folder.path(), &[]).ends(2).says("a token to train on");
+}
+
+#[test]
+fn every_shipped_recipe_plans() {
+    let folder = workshop("");
+    let long = CONFIG.replace("\"max_position_embeddings\": 64", "\"max_position_embeddings\": 512");
+    std::fs::write(folder.path().join("config.json"), long).expect("written");
+    rankine(folder.path(), &["init", "config.json", "--out", "long", "--tokenizer", "model/tokenizer.json"]).ends(0);
+    let model = format!("base_model={}", folder.path().join("long").display());
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("recipes")).expect("recipes/") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|ending| ending != "yaml") {
+            continue;
+        }
+        // Any base will do here, on whatever this machine has; the corpus is long.
+        let sets = [&model, "device=cpu", "max_seq_len=512", "datasets.0.max_records=40"];
+        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+        let arguments: Vec<&str> = ["plan", path.to_str().expect("UTF-8"), "--json"].into_iter().chain(sets).collect();
+        let found = json(&rankine(folder.path(), &arguments));
+        assert!(found["forecast"]["total_steps"].as_u64() > Some(0), "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 5, "{count} recipes");
 }

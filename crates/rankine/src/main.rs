@@ -14,12 +14,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     report::install();
     let cli = Cli::parse();
-    match rankine::run(cli, &environment()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    match std::panic::catch_unwind(|| rankine::run(cli, &environment())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
             let code = failure.exit_code();
             report::print(failure);
             ExitCode::from(code)
+        }
+        Err(_) => {
+            report::print_panic();
+            ExitCode::FAILURE
         }
     }
 }

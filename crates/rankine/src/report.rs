@@ -1,6 +1,7 @@
 //! How failures are shown: what, where with the line, and the next step, on stderr.
 
 use std::io::Write;
+use std::sync::Mutex;
 
 use miette::MietteHandlerOpts;
 
@@ -12,16 +13,27 @@ pub fn install() {
     let _ = miette::set_hook(Box::new(|_| {
         Box::new(MietteHandlerOpts::new().context_lines(1).terminal_links(false).width(10_000).build())
     }));
+    // A library may catch a panic of one below it, so the hook only takes note.
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
         let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
-        let _ = writeln!(
-            std::io::stderr(),
-            "error: this is a fault of rankine, not yours: {message}{place}\n  \
-             please report it with the command that you ran; a checkpoint that was written before is whole",
-        );
-        std::process::exit(1);
+        if let Ok(mut last) = LAST_PANIC.lock() {
+            *last = format!("{message}{place}");
+        }
     }));
+}
+
+/// What the newest panic said.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Says that the program itself is at fault: the last resort, which no input should reach.
+pub fn print_panic() {
+    let message = LAST_PANIC.lock().map(|message| message.clone()).unwrap_or_default();
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: this is a fault of rankine, not yours: {message}\n  \
+         please report it with the command that you ran; a checkpoint that was written before is whole",
+    );
 }
 
 /// Prints a failure.

@@ -82,13 +82,9 @@ pub(crate) fn stop_tokens(folder: &Path, tokenizer: &TextTokenizer) -> Vec<u32> 
     ids
 }
 
-/// A text to go on from, as the model sees it: with what begins a text and without what ends one.
+/// A text to go on from, as the model sees it.
 pub(crate) fn prompt_ids(tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>, Failure> {
-    let plain = tokenizer.encode(text, false).map_err(data_failure)?.ids;
-    let framed = tokenizer.encode(text, true).map_err(data_failure)?.ids;
-    // What is added stands around the same tokens.
-    let start = framed.windows(plain.len().max(1)).position(|window| window == plain).unwrap_or(0);
-    Ok(framed[..(start + plain.len()).min(framed.len())].to_vec())
+    tokenizer.encode_prompt(text).map_err(data_failure)
 }
 
 /// A conversation up to where the assistant answers, as the model sees it.
@@ -97,15 +93,12 @@ pub(crate) fn chat_ids(
     messages: &[Json],
     tools: Option<&Json>,
 ) -> Result<Vec<u32>, Failure> {
-    let template = if tools.is_some() { tokenizer.tool_template() } else { tokenizer.chat_template() };
-    let Some(template) = template else {
+    if tokenizer.chat_template().is_none() && tokenizer.tool_template().is_none() {
         let fault =
             Fault::new("the model has no chat template: it is a base model that was not trained on conversations");
         return Err(Failure::bad_input(fault.help("give it a text to go on from, with `generate --prompt`")));
-    };
-    let rendered = template.render(messages, tools, true, &Map::new());
-    let rendered = rendered.map_err(|error| input(&error))?;
-    Ok(tokenizer.encode(&rendered.text, false).map_err(data_failure)?.ids)
+    }
+    tokenizer.encode_chat(messages, tools, &Map::new()).map_err(data_failure)
 }
 
 /// How the next token is chosen.

@@ -1,0 +1,48 @@
+//! What must be the same for a resumed run to be the same run.
+
+use rankine_data::Example;
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use crate::plan::{Forecast, Plan};
+
+/// Everything that decides the numbers of a run, each under its key in a recipe.
+pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -> Json {
+    let mut hash = Sha256::new();
+    for example in examples {
+        hash.update((example.input_ids.len() as u64).to_le_bytes());
+        example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        example.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+    }
+    let data: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let (training, model) = (&plan.training, &plan.model);
+    let mut identity = Map::new();
+    let nested = [
+        ("lora", json!(plan.adapter.lora)),
+        ("optimizer", json!(training.optimizer)),
+        ("schedule", json!(plan.schedule(forecast))),
+    ];
+    // Flat, so that what differs is named by its own key.
+    for (section, value) in nested {
+        if let Json::Object(fields) = value {
+            identity.extend(fields.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+        }
+    }
+    let plain = [
+        ("model", json!(format!("{} of {} parameters", model.model_type, model.parameters))),
+        ("dtype", json!(model.dtype.name())),
+        ("adapter", json!(plan.adapter.kind)),
+        ("data", json!(data)),
+        ("weights", json!(plan.data.datasets.iter().map(|dataset| dataset.weight).collect::<Vec<_>>())),
+        ("max_seq_len", json!(plan.data.max_seq_len)),
+        ("packing", json!(plan.data.packing)),
+        ("shuffle", json!(plan.data.shuffle)),
+        ("micro_batch_size", json!(training.micro_batch_size)),
+        ("gradient_accumulation_steps", json!(training.gradient_accumulation_steps)),
+        ("max_grad_norm", json!(training.max_grad_norm)),
+        ("neftune_alpha", json!(training.neftune_alpha)),
+        ("seed", json!(training.seed)),
+    ];
+    identity.extend(plain.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    Json::Object(identity)
+}
