@@ -5,5 +5,6 @@ mod bad_input;
 mod cli;
 mod house;
 mod numerics;
+mod quickstart;
 mod resume;
 mod runs;

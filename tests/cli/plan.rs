@@ -154,6 +154,7 @@ fn modules_that_the_model_does_not_have_are_refused_with_those_it_has() {
         run.says(words);
     }
     run.says("recipe.yaml:7:28");
+    plan(folder.path(), &["lora={target_modules: q_proj}"]).ends(2).says("`target_modules: [q_proj]`");
     plan(folder.path(), &["lora={target_modules: '(q_proj'}"]).ends(2).says("not a usable regular expression");
 }
 
@@ -182,6 +183,27 @@ fn a_model_that_is_not_there_says_where_was_looked() {
     plan(folder.path(), &["base_model=model"]).ends(2).says("has no tokenizer.json");
     std::fs::remove_file(folder.path().join("model/model.safetensors")).expect("removed");
     plan(folder.path(), &["base_model=model"]).ends(2).says("has no tokenizer.json").says("no model.safetensors");
+}
+
+#[test]
+fn an_adapter_to_go_on_from_brings_its_own_shape() {
+    let folder =
+        workshop("base_model: ../model\ndatasets: [{path: ../data/x.jsonl}]\nmax_steps: 1\nlora: {r: 3, alpha: 5}\n");
+    rankine(folder.path(), &["train", "my/recipe.yaml", "--quiet"]).ends(0);
+    let on = ["lora=", "adapter_path=runs/recipe/adapter", "output_dir=second"];
+    let found = json(&plan(folder.path(), &on));
+    assert_eq!(
+        (&found["plan"]["adapter"]["lora"]["r"], &found["plan"]["adapter"]["lora"]["alpha"]),
+        (&3.into(), &5.0.into())
+    );
+    plan(folder.path(), &[&on[1..], &["adapter=dora"]].concat())
+        .ends(2)
+        .says("`lora` means nothing here")
+        .says("`adapter` is dora");
+    plan(folder.path(), &["lora=", "adapter_path=data"]).ends(2).says("no adapter_config.json");
+    plan(folder.path(), &["lora=", "adapter_path=nowhere"]).ends(2).says("there is no `my/nowhere`");
+    let sets: Vec<&str> = on.iter().flat_map(|set| ["--set", set]).collect();
+    rankine(folder.path(), &[&["train", "my/recipe.yaml", "--quiet"], &sets[..]].concat()).ends(0);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn all_unknown_keys_are_reported_at_once_with_the_other_tools_spelling() {
 #[test]
 fn wrong_values_say_what_was_expected() {
     let text = "base_model: [a]\nadapter: loar\nlora:\n  r: eight\n  dropout: \"0.1\"\ndatasets: x.jsonl\n\
-                packing: maybe\nlr_scheduler: cosine_with_min\nbetas: [0.9]\nmax_steps: -1\noptimizer: adamw_torch\n\
+                packing: maybe\nlr_scheduler: cosine_with_min\nbetas: [0.9]\nmax_steps: -1\noptimizer: adamw_torch\ndtype: bfloat16\n\
                 lora_target: q_proj\n";
     let faults = faults(text, &[]);
     let about = |key: &str| {
@@ -114,6 +114,7 @@ fn wrong_values_say_what_was_expected() {
         ("`betas`", "2"),
         ("`max_steps`", "at least 1"),
         ("`optimizer`", "`adamw` is the one AdamW here"),
+        ("`dtype`", "`bf16`"),
         ("`lora_target`", "`lora.target_modules`"),
     ] {
         assert!(about(key).contains(words), "{key}: {}", about(key));
