@@ -134,7 +134,12 @@ impl Decider<'_> {
             Ok(found) => Some(found),
             Err(looked_at) => {
                 let places: Vec<String> = looked_at.iter().map(|path| format!("`{}`", path.display())).collect();
-                let help = "relative paths start from the recipe's folder, then from the working directory";
+                // A name as the Hub has them: one slash, no ending.
+                let is_hub_name = path.split('/').count() == 2 && !path.starts_with('.') && !path.contains(".json");
+                let help = match is_hub_name {
+                    true => "only local files are read for now: download it once and give its path",
+                    false => "relative paths start from the recipe's folder, then from the working directory",
+                };
                 self.fault(key, format!("`{key}`: there is no {}", places.join(" and no ")), help);
                 None
             }

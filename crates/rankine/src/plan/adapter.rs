@@ -113,10 +113,25 @@ fn layout_faults(decider: &mut Decider<'_>, error: LayoutError, lora: &LoraConfi
                 // Every sentence begins with its field and has the name that it is about in backticks.
                 let field = fault.split([':', ' ']).next().unwrap_or_default();
                 let name = fault.split('`').nth(1).unwrap_or_default();
-                decider.fault(&place_of(field, name, lora), format!("`lora`: {fault}"), "");
+                // One text is an expression over the whole path, as in peft; a bare name seldom means that.
+                let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+                let help = match field {
+                    "target_modules" | "exclude_modules" if bare && is_pattern(field, lora) => {
+                        format!(
+                            "one text is a regular expression over the whole path; a name goes in a list: `{field}: [{name}]`"
+                        )
+                    }
+                    _ => String::new(),
+                };
+                decider.fault(&place_of(field, name, lora), format!("`lora`: {fault}"), help);
             }
         }
     }
+}
+
+fn is_pattern(field: &str, lora: &LoraConfig) -> bool {
+    let modules = if field == "target_modules" { Some(&lora.target_modules) } else { lora.exclude_modules.as_ref() };
+    matches!(modules, Some(TargetModules::Pattern(_)))
 }
 
 fn place_of(field: &str, name: &str, lora: &LoraConfig) -> String {

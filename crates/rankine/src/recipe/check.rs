@@ -198,10 +198,9 @@ fn scalar(text: &str, plain: bool, shape: &Shape) -> Result<Json, Fault> {
             if words.iter().any(|word| word == text) {
                 return Ok(Json::String(text.to_owned()));
             }
-            match hints::nearest(text, words.iter().map(String::as_str)) {
-                Some(near) => Err(expected(Some(&format!("did you mean `{near}`?")))),
-                None => Err(expected(hints::value_hint(text))),
-            }
+            let near =
+                || hints::nearest(text, words.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+            Err(expected(hints::value_hint(text).map(str::to_owned).or_else(near).as_deref()))
         }
         Shape::Any => Ok(untyped_scalar(text, plain)),
         _ => Err(expected(None)),

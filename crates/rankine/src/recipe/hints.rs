@@ -288,7 +288,7 @@ const NOTES: &[(&[&str], &str)] = &[
         "leave it out: evaluation uses `micro_batch_size`",
     ),
     (
-        &["pad_to_sequence_len", "pad_to_multiple_of", "padding", "remove_unused_columns"],
+        &["pad_to_sequence_len", "pad_to_multiple_of", "padding", "remove_unused_columns", "eval_sample_packing"],
         "leave it out: padding is chosen by itself and never changes a result",
     ),
     (
