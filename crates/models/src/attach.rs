@@ -95,11 +95,16 @@ impl AdapterLayout {
             faults.push("no layer is left to carry an adapter after exclude_modules and layers_to_transform".into());
         }
         if kind == AdapterKind::Dora && modules.iter().any(|module| module.path == EMBEDDING) {
-            faults.push("adapter: dora does not apply to embed_tokens: leave it out, or list it in modules_to_save".into());
+            faults.push(
+                "adapter: dora does not apply to embed_tokens: leave it out, or list it in modules_to_save".into(),
+            );
         }
         for module in &modules {
             if let Some([a, b]) = matcher.ambiguity(&module.path) {
-                faults.push(format!("rank_pattern or alpha_pattern: `{a}` and `{b}` both match {} and disagree", module.path));
+                faults.push(format!(
+                    "rank_pattern or alpha_pattern: `{a}` and `{b}` both match {} and disagree",
+                    module.path
+                ));
             }
         }
         if !faults.is_empty() {
@@ -143,7 +148,8 @@ impl AdapterLayout {
             let shape = vec![config.vocab_size, config.hidden_size];
             tensors.push(TensorSpec { name: format!("{HEAD}.weight"), shape });
         }
-        trained.extend(tensors.into_iter().filter(|tensor| self.saved.iter().any(|path| module_of(&tensor.name) == path)));
+        trained
+            .extend(tensors.into_iter().filter(|tensor| self.saved.iter().any(|path| module_of(&tensor.name) == path)));
         trained
     }
 }
@@ -273,7 +279,8 @@ fn upload<const D: usize>(values: Vec<f32>, like: &Parameter<D>, device: &Device
 
 /// Modules that can carry a low-rank update: linear layers, the head, and the embedding table.
 fn candidates(config: &DecoderConfig) -> Vec<(String, [usize; 2])> {
-    let linear = config.linear_modules().into_iter().map(|module| (module.path, [module.out_features, module.in_features]));
+    let linear =
+        config.linear_modules().into_iter().map(|module| (module.path, [module.out_features, module.in_features]));
     let embedding = (EMBEDDING.to_owned(), [config.vocab_size, config.hidden_size]);
     linear.chain([embedding]).collect()
 }
@@ -358,7 +365,8 @@ fn unmatched(config: &DecoderConfig, candidates: &[(String, [usize; 2])], lora: 
     }
     for name in &lora.modules_to_save {
         let probe = LoraConfig { modules_to_save: vec![name.clone()], ..LoraConfig::default() };
-        let found = TargetMatcher::new(&probe).map_or(true, |matcher| !saved_modules(config, &matcher, Tying::Parted).is_empty());
+        let found = TargetMatcher::new(&probe)
+            .map_or(true, |matcher| !saved_modules(config, &matcher, Tying::Parted).is_empty());
         if !found {
             faults.push(format!("modules_to_save: `{name}` matches no module of this model, which has {has}, norm"));
         }

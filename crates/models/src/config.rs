@@ -83,8 +83,7 @@ pub enum RopeScaling {
 impl RopeConfig {
     /// The `head_dim / 2` angular frequencies, in radians a token.
     pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let plain = (0..head_dim / 2)
-            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32));
+        let plain = (0..head_dim / 2).map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32));
         match self.scaling {
             RopeScaling::Default => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor as f32).collect(),
@@ -145,8 +144,8 @@ impl DecoderConfig {
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-        let value: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|source| ConfigError::NotJson { file: file.to_owned(), source })?;
+        let value: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|source| ConfigError::NotJson { file: file.to_owned(), source })?;
         let mut fields = Fields { map: &value, faults: Vec::new() };
         let config = families::read(&mut fields);
         match config {

@@ -146,7 +146,9 @@ fn refuse_unsupported(fields: &mut Fields<'_>) {
         fields.fault(format!("`hidden_act` is {value}, which is not supported: silu is expected"));
     }
     if fields.value("quantization_config").is_some() {
-        fields.fault("`quantization_config`: an already quantised base is not supported; use the unquantised model".into());
+        fields.fault(
+            "`quantization_config`: an already quantised base is not supported; use the unquantised model".into(),
+        );
     }
     if fields.value("attention_dropout").and_then(Value::as_f64).is_some_and(|share| share > 0.0) {
         fields.fault("`attention_dropout` above 0 is not supported".into());

@@ -148,7 +148,9 @@ pub enum GenerateError {
     #[error("the prompt has no tokens; give some text to continue")]
     EmptyPrompt,
     /// The prompt fills the context.
-    #[error("the prompt has {tokens} tokens, and the model's context (max_position_embeddings) holds {limit}; shorten it")]
+    #[error(
+        "the prompt has {tokens} tokens, and the model's context (max_position_embeddings) holds {limit}; shorten it"
+    )]
     PromptTooLong {
         /// Of the prompt.
         tokens: usize,

@@ -345,9 +345,7 @@ impl Builder<'_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         let source = (self.source)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
         match source.dtype {
-            StoredDtype::F32 => {
-                Tensor::from_data(TensorData::new(source.values, shape), (self.device, DType::F32))
-            }
+            StoredDtype::F32 => Tensor::from_data(TensorData::new(source.values, shape), (self.device, DType::F32)),
             StoredDtype::F16 => {
                 let values: Vec<f16> = source.values.into_iter().map(f16::from_f32).collect();
                 Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F16))
@@ -395,7 +393,8 @@ fn check_tensors(folder: &Path, config: &DecoderConfig, files: &WeightFiles) -> 
     let known: std::collections::HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     for name in files.names().filter(|name| !known.contains(name)) {
         // Older checkpoints carry the rotary table, and some tied ones a second copy of the head.
-        let harmless = name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings);
+        let harmless =
+            name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings);
         if !harmless {
             faults.push(format!("{name}: not a tensor of this architecture ({})", config.model_type));
         }

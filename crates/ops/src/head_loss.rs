@@ -68,11 +68,7 @@ pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]
         }
     }
     let sum = sum.unwrap_or_else(|| Tensor::zeros([1], &device));
-    let objective = if gradients.is_empty() {
-        sum.clone()
-    } else {
-        (hidden * Tensor::cat(gradients, 0)).sum()
-    };
+    let objective = if gradients.is_empty() { sum.clone() } else { (hidden * Tensor::cat(gradients, 0)).sum() };
     LossSum { sum, objective, tokens: n }
 }
 

@@ -67,13 +67,7 @@ pub struct Attended {
 impl Attended {
     /// Documents laid side by side in rows. `segment_ids` [rows * t] names each token's document (0 is padding, which
     /// sees only padding); `window` is the number of latest tokens that a query sees, itself included.
-    pub fn from_segments(
-        segment_ids: &[u32],
-        rows: usize,
-        window: Option<usize>,
-        heads: usize,
-        groups: usize,
-    ) -> Self {
+    pub fn from_segments(segment_ids: &[u32], rows: usize, window: Option<usize>, heads: usize, groups: usize) -> Self {
         let length = segment_ids.len() / rows;
         let mut first = Vec::with_capacity(segment_ids.len());
         for row in segment_ids.chunks_exact(length) {

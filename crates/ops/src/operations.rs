@@ -106,10 +106,7 @@ pub fn dora_row_norm(weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) 
     let cross = (weight.matmul(a.clone().transpose()) * b.clone()).sum_dim(1); // [out, 1]
     let gram = a.clone().matmul(a.transpose()); // [r, r]
     let update = (b.clone().matmul(gram) * b).sum_dim(1); // [out, 1]
-    (square + cross.mul_scalar(2.0 * scale) + update.mul_scalar(scale * scale))
-        .clamp_min(0.0)
-        .sqrt()
-        .squeeze_dim(1)
+    (square + cross.mul_scalar(2.0 * scale) + update.mul_scalar(scale * scale)).clamp_min(0.0).sqrt().squeeze_dim(1)
 }
 
 /// Whether the CPU kernels take these tensors.

@@ -37,7 +37,8 @@ fn compare(
 ) {
     let run = |body: &dyn Fn(Vec<Tensor<2>>) -> Tensor<2>| {
         let y = body(leaves.to_vec());
-        let weights = Tensor::<2>::from_data(TensorData::new(values(y.shape().num_elements(), 9), y.dims()), &Device::flex());
+        let weights =
+            Tensor::<2>::from_data(TensorData::new(values(y.shape().num_elements(), 9), y.dims()), &Device::flex());
         let gradients = (y.clone() * weights).sum().backward();
         let gradients: Vec<Vec<f32>> = leaves.iter().map(|leaf| host(leaf.grad(&gradients).unwrap())).collect();
         (host(y.inner()), gradients)
@@ -70,12 +71,9 @@ fn rms_norm() {
 fn swiglu() {
     for shape in [[1, 3], [70, 301]] {
         let leaves = [leaf(shape, 1).mul_scalar(6.0).detach().require_grad(), leaf(shape, 2)];
-        compare(
-            &format!("swiglu {shape:?}"),
-            &leaves,
-            &|x| ops::swiglu(x[0].clone(), x[1].clone()),
-            &|x| composed::swiglu(x[0].clone(), x[1].clone()),
-        );
+        compare(&format!("swiglu {shape:?}"), &leaves, &|x| ops::swiglu(x[0].clone(), x[1].clone()), &|x| {
+            composed::swiglu(x[0].clone(), x[1].clone())
+        });
     }
 }
 

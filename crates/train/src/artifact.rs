@@ -161,7 +161,8 @@ impl Artifact {
             shape: shape.clone(),
         };
         let planned = tensors.iter().map(plan).collect();
-        let by_name: BTreeMap<&str, &Vec<f32>> = tensors.iter().map(|(name, _, values)| (name.as_str(), values)).collect();
+        let by_name: BTreeMap<&str, &Vec<f32>> =
+            tensors.iter().map(|(name, _, values)| (name.as_str(), values)).collect();
         WeightWriter::plan(folder, planned, DEFAULT_MAX_SHARD_BYTES)?.write(|planned, sink| {
             let values = by_name.get(planned.name.as_str()).map(|values| values.as_slice()).unwrap_or_default();
             // In pieces, so that the encoded copy stays small.

@@ -221,8 +221,8 @@ fn write_parts(
     }
     let state = RunState { optimizer_steps, ..state.clone() };
     let file = part.join(STATE);
-    let text = serde_json::to_string_pretty(&state)
-        .map_err(|source| CheckpointError::State { file: file.clone(), source })?;
+    let text =
+        serde_json::to_string_pretty(&state).map_err(|source| CheckpointError::State { file: file.clone(), source })?;
     fs::write(&file, text + "\n").map_err(|source| CheckpointError::io(&file, source))?;
     sync_folder(part)?;
     Ok(())

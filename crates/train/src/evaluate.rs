@@ -101,9 +101,8 @@ fn completes(
     start: usize,
     config: &EvaluateConfig<'_>,
 ) -> Result<bool, GenerateError> {
-    let text = |ids: &[u32]| {
-        config.tokenizer.decode(ids, true).map_err(|error| GenerateError::Decode(error.to_string()))
-    };
+    let text =
+        |ids: &[u32]| config.tokenizer.decode(ids, true).map_err(|error| GenerateError::Decode(error.to_string()));
     let expected = text(&example.input_ids[start..])?;
     let settings = GenerateConfig {
         // One more than the record's own: a completion that goes on is not the record's.

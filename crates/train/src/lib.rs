@@ -6,7 +6,7 @@ pub mod config;
 pub mod evaluate;
 pub mod event;
 pub mod gradients;
+mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod run;
-mod metrics;

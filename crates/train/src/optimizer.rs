@@ -271,7 +271,10 @@ mod tests {
                     value = optimizer.update(&format!("lora_{name}"), value, gradient, rate, rank);
                     let (found, expected) = (to_host(value.clone()), to_host(tensor(&format!("{case}.{step}.{name}"))));
                     for (found, expected) in found.iter().zip(expected) {
-                        assert!((found - expected).abs() < 2e-6, "{case} {name} step {step}: {found}, {expected} expected");
+                        assert!(
+                            (found - expected).abs() < 2e-6,
+                            "{case} {name} step {step}: {found}, {expected} expected"
+                        );
                     }
                 }
             }
@@ -305,8 +308,14 @@ mod tests {
             Tensor::<2>::from_data(TensorData::new(values, [3, 4]), &device)
         };
         for kind in [OptimizerKind::Adamw, OptimizerKind::Adafactor, OptimizerKind::Lion, OptimizerKind::Sgd] {
-            let config =
-                OptimizerConfig { kind, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, loraplus_lr_ratio: None };
+            let config = OptimizerConfig {
+                kind,
+                beta1: 0.9,
+                beta2: 0.99,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                loraplus_lr_ratio: None,
+            };
             let mut whole = Optimizer::new(config.clone());
             let mut value = tensor(0.0);
             let mut resumed: Option<(Optimizer, Tensor<2>)> = None;
@@ -321,7 +330,8 @@ mod tests {
                 value = whole.update("a.lora_B.weight", value, tensor(step as f32), 0.01, Rank::Matrix);
                 if let Some((optimizer, value)) = &mut resumed {
                     optimizer.steps = step;
-                    *value = optimizer.update("a.lora_B.weight", value.clone(), tensor(step as f32), 0.01, Rank::Matrix);
+                    *value =
+                        optimizer.update("a.lora_B.weight", value.clone(), tensor(step as f32), 0.01, Rank::Matrix);
                 }
             }
             let (_, other) = resumed.unwrap();

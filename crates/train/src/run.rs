@@ -130,8 +130,18 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let optimizer = Optimizer::new(config.optimizer.clone());
     let state = RunState::start(config.seed, config.identity.clone());
-    let mut run =
-        Run { model, data, artifact, config, optimizer, state, observe, metrics: None, evaluation: None, last_loss: None };
+    let mut run = Run {
+        model,
+        data,
+        artifact,
+        config,
+        optimizer,
+        state,
+        observe,
+        metrics: None,
+        evaluation: None,
+        last_loss: None,
+    };
     run.go(interrupt)
 }
 
@@ -227,7 +237,9 @@ impl Run<'_, '_> {
             if saved_at != Some(self.state.step) {
                 self.save()?;
             }
-            return Ok(self.outcome(end, crate::checkpoint::folder(output).join(format!("step-{:06}", self.state.step))));
+            return Ok(
+                self.outcome(end, crate::checkpoint::folder(output).join(format!("step-{:06}", self.state.step)))
+            );
         }
         self.keep_best()?;
         let path = output.join(self.artifact.name());
@@ -347,9 +359,8 @@ impl Run<'_, '_> {
                 eos_token_ids: self.config.eos_token_ids.clone(),
             };
             let tokenizer = self.data.tokenizer.inner();
-            let generated = generate(self.model, tokenizer, &prompt.ids, &settings, &mut |_| {
-                std::ops::ControlFlow::Continue(())
-            })?;
+            let generated =
+                generate(self.model, tokenizer, &prompt.ids, &settings, &mut |_| std::ops::ControlFlow::Continue(()))?;
             let (prompt, text) = (prompt.text.clone(), generated.text);
             self.tell(Event::Sample { step: self.state.step, prompt, text })?;
         }
@@ -435,9 +446,10 @@ fn differing(before: &serde_json::Value, now: &serde_json::Value) -> String {
     keys.sort();
     keys.dedup();
     let null = serde_json::Value::Null;
-    let lines = keys.into_iter().filter(|key| before.get(*key) != now.get(*key)).map(|key| {
-        format!("{key}: {} then, {} now", before.get(key).unwrap_or(&null), now.get(key).unwrap_or(&null))
-    });
+    let lines = keys
+        .into_iter()
+        .filter(|key| before.get(*key) != now.get(*key))
+        .map(|key| format!("{key}: {} then, {} now", before.get(key).unwrap_or(&null), now.get(key).unwrap_or(&null)));
     lines.collect::<Vec<_>>().join("\n  ")
 }
 

@@ -38,7 +38,13 @@ impl Tile<'_> {
     fn queries(&self) -> View {
         let width = self.attended.heads * self.e;
         let token = self.row * self.attended.queries + self.start;
-        View { offset: token * width + self.head * self.e, rows: self.count, columns: self.e, row_stride: width, column_stride: 1 }
+        View {
+            offset: token * width + self.head * self.e,
+            rows: self.count,
+            columns: self.e,
+            row_stride: width,
+            column_stride: 1,
+        }
     }
 
     /// Its keys' part of a buffer [b * s, k * e].
@@ -46,7 +52,13 @@ impl Tile<'_> {
         let width = self.attended.groups * self.e;
         let group = self.head * self.attended.groups / self.attended.heads;
         let token = self.row * self.attended.keys + self.keys.start;
-        View { offset: token * width + group * self.e, rows: self.keys.len(), columns: self.e, row_stride: width, column_stride: 1 }
+        View {
+            offset: token * width + group * self.e,
+            rows: self.keys.len(),
+            columns: self.e,
+            row_stride: width,
+            column_stride: 1,
+        }
     }
 
     /// Its keys' part of a buffer [s, e] of this head alone.
@@ -119,10 +131,8 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], attended: &Attended) -> (
 pub(super) fn backward(saved: &Saved<'_>, dy: &[f32], attended: &Attended) -> [Vec<f32>; 3] {
     let Attended { rows, queries, keys, heads, groups, .. } = *attended;
     let e = saved.q.len() / (rows * queries * heads);
-    let per_head: Vec<[Vec<f32>; 3]> = (0..rows * heads)
-        .into_par_iter()
-        .map(|index| head_backward(saved, dy, attended, index, e))
-        .collect();
+    let per_head: Vec<[Vec<f32>; 3]> =
+        (0..rows * heads).into_par_iter().map(|index| head_backward(saved, dy, attended, index, e)).collect();
     let mut dq = vec![0.0; saved.q.len()];
     let mut dk = vec![0.0; saved.k.len()];
     let mut dv = vec![0.0; saved.v.len()];

@@ -9,10 +9,10 @@ use super::{Host, tensor};
 /// What the backward pass needs.
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
-    pub(super) x: Host,      // [n, in]
-    pub(super) weight: Host, // [out, in]
-    pub(super) a: Host,      // [r, in]
-    pub(super) b: Host,      // [out, r]
+    pub(super) x: Host,          // [n, in]
+    pub(super) weight: Host,     // [out, in]
+    pub(super) a: Host,          // [r, in]
+    pub(super) b: Host,          // [out, r]
     pub(super) hidden: Vec<f32>, // s x A^T, [n, r]
 }
 
@@ -30,12 +30,28 @@ pub(super) fn forward(x: &Host, weight: &Host, a: &Host, b: &Host, scale: f32) -
     let x_view = View::whole(n, input);
     let hidden_view = View::whole(n, r);
     product(
-        &mut hidden, hidden_view, x.values(), x_view, a.values(), View::whole(r, input).t(), scale, Into::Set, Threads::All,
+        &mut hidden,
+        hidden_view,
+        x.values(),
+        x_view,
+        a.values(),
+        View::whole(r, input).t(),
+        scale,
+        Into::Set,
+        Threads::All,
     );
     let mut y = vec![0.0; n * out];
     let y_view = View::whole(n, out);
     product(
-        &mut y, y_view, x.values(), x_view, weight.values(), View::whole(out, input).t(), 1.0, Into::Set, Threads::All,
+        &mut y,
+        y_view,
+        x.values(),
+        x_view,
+        weight.values(),
+        View::whole(out, input).t(),
+        1.0,
+        Into::Set,
+        Threads::All,
     );
     product(&mut y, y_view, &hidden, hidden_view, b.values(), View::whole(out, r).t(), 1.0, Into::Add, Threads::All);
     (tensor(y, Shape::new([n, out])), hidden)
