@@ -163,4 +163,11 @@ fn a_resume_under_another_recipe_is_refused_with_what_differs() {
     let refused = rankine(place, &other);
     assert_ne!(refused.code, Some(0));
     refused.says("learning_rate");
+    // The same shape with other weights is another base.
+    let tokenizer = root().join("tests/golden/templates/tokenizer.json");
+    let tokenizer = tokenizer.to_str().expect("UTF-8");
+    rankine(place, &["init", "config.json", "--out", "other", "--tokenizer", tokenizer, "--seed", "7"]).ends(0);
+    let refused = rankine(place, &[&run[..], &["--resume", "--set", "base_model=other"]].concat());
+    assert_ne!(refused.code, Some(0));
+    refused.says("base weights");
 }

@@ -55,7 +55,7 @@ pub fn logits(model: &Model, document: &[u32]) -> Vec<f32> {
     to_host(model.logits(hidden, &mut pass))
 }
 
-/// Writes the logits of each document, for another tool to compare: `N.input_ids` [t] and `N.logits` [t, v] for
+/// Writes the logits of each document, for another tool to compare: `N.input_ids` of t and `N.logits` of t x v for
 /// document N, counted from 0.
 ///
 /// # Errors

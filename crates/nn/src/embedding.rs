@@ -26,7 +26,7 @@ pub struct LoraEmbedding {
 
 impl Embedding {
     /// # Shapes
-    /// `ids` [n]; returns [n, d] in f32.
+    /// `ids` `[n]`; returns [n, d] in f32.
     pub fn forward(&self, ids: Tensor<1, Int>, pass: &Pass) -> Tensor<2> {
         let rows = self.weight.value(pass).select(0, ids.clone()).cast(DType::F32);
         match &self.adapter {

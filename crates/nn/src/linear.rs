@@ -13,7 +13,7 @@ use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
 pub struct Linear {
     /// [out, in], as checkpoints store it.
     pub weight: Parameter<2>,
-    /// [out].
+    /// `[out]`.
     pub bias: Option<Parameter<1>>,
     /// What is trained beside the weight.
     pub adapter: Option<Adapter>,
@@ -47,7 +47,7 @@ pub struct Lora {
 pub struct Dora {
     /// The direction's update.
     pub lora: Lora,
-    /// `m` [out].
+    /// `m` `[out]`.
     pub magnitude: Parameter<1>,
 }
 

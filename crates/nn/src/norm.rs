@@ -8,7 +8,7 @@ use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
 /// `y = w * x / sqrt(mean(x^2) + eps)` ([Zhang & Sennrich 2019](https://arxiv.org/abs/1910.07467)).
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
-    /// [d].
+    /// `[d]`.
     pub weight: Parameter<1>,
     /// Added to the mean square.
     pub eps: f64,

@@ -9,9 +9,9 @@ use crate::operations::on_cpu;
 /// It is divided once, at the optimizer step, by the tokens of the whole global batch.
 #[derive(Debug, Clone)]
 pub struct LossSum {
-    /// The summed negative log-likelihood in nats, [1], outside the graph.
+    /// The summed negative log-likelihood in nats, `[1]`, outside the graph.
     pub sum: Tensor<1>,
-    /// What to run backward through, [1]: its gradient is the sum's. Its value may differ.
+    /// What to run backward through, of one value: its gradient is the sum's. Its value may differ.
     pub objective: Tensor<1>,
     /// Tokens in the sum.
     pub tokens: usize,

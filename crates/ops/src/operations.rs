@@ -9,7 +9,7 @@ use crate::layout::{Angles, Attended};
 /// ([Zhang & Sennrich 2019](https://arxiv.org/abs/1910.07467); `LlamaRMSNorm` in transformers).
 ///
 /// # Shapes
-/// `x` [n, d] in f32, `weight` [d]; returns [n, d] in f32.
+/// `x` [n, d] in f32, `weight` `[d]`; returns [n, d] in f32.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     if !on_cpu([x.dtype(), weight.dtype()], &x) {
         return composed::rms_norm(x, weight, eps);
@@ -59,7 +59,7 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, attended: &Attended) 
 /// transpose is a view. The product runs in the weight's dtype; what goes in and comes out is f32.
 ///
 /// # Shapes
-/// `x` [n, in] in f32, `weight` [out, in], `bias` [out]; returns [n, out] in f32.
+/// `x` [n, in] in f32, `weight` [out, in], `bias` `[out]`; returns [n, out] in f32.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = weight.dtype();
     let y = if dtype == DType::F32 {
@@ -99,7 +99,7 @@ pub fn low_rank_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<
 /// `|w|^2 + 2 s (A w) . b + s^2 b^T (A A^T) b`.
 ///
 /// # Shapes
-/// `weight` [out, in], `a` [r, in], `b` [out, r]; returns [out] in f32.
+/// `weight` [out, in], `a` [r, in], `b` [out, r]; returns `[out]` in f32.
 pub fn dora_row_norm(weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<1> {
     let weight = weight.cast(DType::F32);
     let square = weight.clone().square().sum_dim(1); // [out, 1]

@@ -89,11 +89,15 @@ impl Export<'_> {
 }
 
 /// The largest difference that rounding the merged weights explains, as a share of the largest logit.
+///
+/// Seen on SmolLM2-135M with an adapter that moves logits by up to 36 of 43: 4e-6 in f32, 7e-2 in bf16, where every
+/// number equals that of peft's own merge. f16 has three bits more than bf16. A merge with a wrong scale is as far off
+/// as the adapter's own effect.
 fn tolerance(dtype: StoredDtype) -> f32 {
     match dtype {
         StoredDtype::F32 => 2e-4,
-        StoredDtype::F16 => 1e-2,
-        StoredDtype::BF16 => 5e-2,
+        StoredDtype::F16 => 2e-2,
+        StoredDtype::BF16 => 1.5e-1,
     }
 }
 

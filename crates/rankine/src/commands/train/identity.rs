@@ -1,5 +1,9 @@
 //! What must be the same for a resumed run to be the same run.
 
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
 use rankine_data::Example;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -14,7 +18,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
         example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
         example.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
     }
-    let data: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let data = short(hash);
     let (training, model) = (&plan.training, &plan.model);
     let mut identity = Map::new();
     let nested = [
@@ -30,6 +34,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
     }
     let plain = [
         ("model", json!(format!("{} of {} parameters", model.model_type, model.parameters))),
+        ("base weights", json!(weights_mark(&model.folder))),
         ("dtype", json!(model.dtype.name())),
         ("adapter", json!(plan.adapter.kind)),
         ("data", json!(data)),
@@ -45,4 +50,33 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
     ];
     identity.extend(plain.into_iter().map(|(key, value)| (key.to_owned(), value)));
     Json::Object(identity)
+}
+
+/// A mark of the base's weights that costs no pass over them: the size, the beginning and the end of each file.
+fn weights_mark(folder: &Path) -> String {
+    const PART: u64 = 1 << 20;
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for path in files {
+        // A file that cannot be read here cannot be loaded either, and that is reported where it is.
+        let Ok(mut file) = fs::File::open(&path) else { continue };
+        let size = file.metadata().map_or(0, |about| about.len());
+        hash.update(size.to_le_bytes());
+        for start in [0, size.saturating_sub(PART)] {
+            let mut part = Vec::new();
+            let read = file.seek(SeekFrom::Start(start)).and_then(|_| (&mut file).take(PART).read_to_end(&mut part));
+            if read.is_ok() {
+                hash.update(&part);
+            }
+        }
+    }
+    short(hash)
+}
+
+/// The first 16 digits.
+fn short(hash: Sha256) -> String {
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
