@@ -346,7 +346,10 @@ mod tests {
         let index: serde_json::Value = serde_json::from_slice(&fs::read(dir.path().join(INDEX_FILE)).unwrap()).unwrap();
         assert_eq!(index["metadata"]["total_size"], 36);
         assert_eq!(index["weight_map"]["b"], expected[0], "larger than a shard, so alone in its own");
-        assert_eq!(index["weight_map"]["scalar"], expected[1]);
+        assert_eq!(index["weight_map"]["scalar"], expected[1], "10 and 2 bytes fill a shard of 12");
+        let other = tempfile::tempdir().unwrap();
+        let writer = WeightWriter::plan(other.path(), three(), 11).unwrap();
+        assert_eq!(writer.file_names().len(), 4, "and not one of 11");
     }
 
     #[test]
