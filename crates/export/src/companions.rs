@@ -4,23 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use rankine_models::companions::{GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
 use rankine_models::weights::write_aside;
 
 use crate::ExportInputs;
 use crate::error::ExportError;
-
-/// Everything that a tokenizer may consist of.
-const TOKENIZER_FILES: [&str; 7] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-];
-/// Where transformers looks for the chat template before `tokenizer_config.json`, newest first.
-const TEMPLATE_FILES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
 
 /// Copies what there is of the tokenizer, with the chat template that was trained.
 pub(crate) fn copy_tokenizer(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), ExportError> {
@@ -37,7 +25,7 @@ pub(crate) fn copy_tokenizer(inputs: &ExportInputs<'_>, folder: &Path) -> Result
 
 /// Copies the base's settings for generation, which hold its stop tokens.
 pub(crate) fn copy_generation_config(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), ExportError> {
-    copy_if_there(inputs.base, folder, "generation_config.json")
+    copy_if_there(inputs.base, folder, GENERATION_FILE)
 }
 
 /// Copies the licence and the notices that must accompany a changed model.

@@ -2,6 +2,7 @@
 
 pub mod adapter_file;
 pub mod attach;
+pub mod companions;
 pub mod config;
 pub mod drift;
 pub mod families;

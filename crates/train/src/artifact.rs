@@ -8,6 +8,7 @@ use rankine_models::adapter_file::{
     AdapterConfig, AdapterFileError, HostTensor, KEY_PREFIX, read_adapter, write_adapter,
 };
 use rankine_models::attach::{AdapterLayout, EMBEDDING, HEAD, LayoutError};
+use rankine_models::companions::{CONFIG_FILE, GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
 use rankine_models::model::Model;
 use rankine_models::weights::{
     DEFAULT_MAX_SHARD_BYTES, PlannedTensor, StoredDtype, WeightFiles, WeightWriter, WeightsError, encode,
@@ -25,17 +26,6 @@ pub struct Artifact {
     /// The head is the embedding table, and that is trained: peft reads it under both names.
     tied_table: bool,
 }
-
-/// Files of a model folder that are not weights and that a model cannot be used without.
-const COMPANIONS: [&str; 7] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "added_tokens.json",
-];
 
 impl Artifact {
     /// What the layout trains over the model in the folder `base`, which the recipe calls `base_model`.
@@ -148,7 +138,8 @@ impl Artifact {
 
     fn write_model(&self, folder: &Path, model: &Model, dtype: StoredDtype) -> Result<(), ArtifactError> {
         fs::create_dir_all(folder).map_err(|source| ArtifactError::io(folder, source))?;
-        for name in COMPANIONS {
+        let files = [CONFIG_FILE, GENERATION_FILE].into_iter().chain(TOKENIZER_FILES).chain(TEMPLATE_FILES);
+        for name in files {
             let source = self.base.join(name);
             if source.is_file() {
                 fs::copy(&source, folder.join(name)).map_err(|error| ArtifactError::io(&source, error))?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rankine_models::companions::{GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
 use rankine_models::config::DecoderConfig;
 use rankine_models::model::Model;
 use rankine_models::weights::{
@@ -17,10 +18,6 @@ use crate::fault::{Failure, Fault, chain};
 use crate::plan::{DevicePlan, stored_dtype};
 use crate::terminal;
 use crate::terminal::numbers::count;
-
-/// Files beside a tokenizer that say how it is used.
-const COMPANIONS: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
 
 /// Writes the folder.
 ///
@@ -113,7 +110,9 @@ fn copy_tokenizer(file: &Path, part: &Path) -> Result<usize, Failure> {
             .map_err(|error| Failure::bad_input(Fault::new(format!("{}: {error}", from.display()))))
     };
     copy(file, "tokenizer.json")?;
-    for name in COMPANIONS {
+    // The file itself may have another name.
+    let beside = TOKENIZER_FILES.into_iter().filter(|name| *name != "tokenizer.json");
+    for name in beside.chain(TEMPLATE_FILES).chain([GENERATION_FILE]) {
         let companion = file.with_file_name(name);
         if companion.is_file() {
             copy(&companion, name)?;
