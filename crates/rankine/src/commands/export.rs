@@ -5,7 +5,7 @@ use std::path::Path;
 use rankine_export::{self as export, CardFacts, ExportConfig, ExportDtype, ExportInputs, ExportReport, Target};
 use rankine_models::drift::{Drift, drift};
 use rankine_models::model::Model;
-use rankine_models::weights::StoredDtype;
+use rankine_models::weights::{StoredDtype, WeightsError};
 use serde::Serialize;
 
 use super::open;
@@ -116,10 +116,12 @@ fn export_dtype(dtype: StoredDtype) -> ExportDtype {
 
 /// A disk that is full is a failure; inputs that do not fit are bad input.
 pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
+    use WeightsError as W;
     use export::ExportError as E;
     let fault = Fault::new(chain(error));
     match error {
         E::Adapter(_)
+        | E::Weights(W::NoWeights { .. } | W::PickleOnly { .. } | W::Unreadable { .. })
         | E::Mismatch { .. }
         | E::NoAdapter
         | E::Setting { .. }
