@@ -212,7 +212,7 @@ impl Model {
     pub fn logits(&self, hidden: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden, pass),
-            None => ops::linear(hidden, self.model.embed_tokens.weight.value(pass), None),
+            None => ops::linear(hidden, self.model.embed_tokens.weight.value(pass)),
         }
     }
 

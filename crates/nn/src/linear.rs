@@ -61,11 +61,14 @@ impl Linear {
     /// `x` [n, in] in f32; returns [n, out] in f32.
     pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         let weight = self.weight.value(pass);
-        let bias = self.bias.as_ref().map(|bias| bias.value(pass));
-        match &self.adapter {
-            None => ops::linear(x, weight, bias),
-            Some(Adapter::Lora(lora)) => lora.forward(x, weight, bias, pass),
-            Some(Adapter::Dora(dora)) => dora.forward(x, weight, bias, pass),
+        let y = match &self.adapter {
+            None => ops::linear(x, weight),
+            Some(Adapter::Lora(lora)) => lora.forward(x, weight, pass),
+            Some(Adapter::Dora(dora)) => dora.forward(x, weight, pass),
+        };
+        match &self.bias {
+            Some(bias) => y + bias.value(pass).cast(DType::F32).unsqueeze::<2>(),
+            None => y,
         }
     }
 
@@ -91,18 +94,14 @@ impl Lora {
     }
 
     /// Dropout, as in peft, is on the adapter's input alone.
-    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, pass: &mut Pass) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         let (a, b) = (self.lora_a.value(pass), self.lora_b.value(pass));
-        let y = match pass {
+        match pass {
             Pass::Train(noise) if self.dropout > 0.0 => {
                 let dropped = noise.dropout(x.clone(), self.dropout);
-                ops::linear(x, weight, None) + ops::low_rank(dropped, a, b, self.scale)
+                ops::linear(x, weight) + ops::low_rank(dropped, a, b, self.scale)
             }
             _ => ops::low_rank_linear(x, weight, a, b, self.scale),
-        };
-        match bias {
-            Some(bias) => y + bias.cast(DType::F32).unsqueeze::<2>(),
-            None => y,
         }
     }
 }
@@ -115,24 +114,20 @@ impl Dora {
     }
 
     /// With dropout the adapter's whole share, `(m / norm - 1) x W^T` included, sees the dropped-out input, as in peft.
-    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, pass: &mut Pass) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         let lora = &self.lora;
         let (a, b) = (lora.lora_a.value(pass), lora.lora_b.value(pass));
         // From plain tensors: the norm is a constant of the backward pass.
         let norm = ops::dora_row_norm(weight.clone().inner(), a.clone().inner(), b.clone().inner(), lora.scale);
         let ratio = (self.magnitude.value(pass) / norm).unsqueeze::<2>(); // [1, out]
-        let output = match pass {
+        match pass {
             Pass::Train(noise) if lora.dropout > 0.0 => {
                 let dropped = noise.dropout(x.clone(), lora.dropout);
-                let share = ops::linear(dropped.clone(), weight.clone(), None);
+                let share = ops::linear(dropped.clone(), weight.clone());
                 let update = ops::low_rank(dropped, a, b, lora.scale);
-                ops::linear(x, weight, None) + ratio.clone().sub_scalar(1.0) * share + ratio * update
+                ops::linear(x, weight) + ratio.clone().sub_scalar(1.0) * share + ratio * update
             }
-            _ => (ops::linear(x.clone(), weight, None) + ops::low_rank(x, a, b, lora.scale)) * ratio,
-        };
-        match bias {
-            Some(bias) => output + bias.cast(DType::F32).unsqueeze::<2>(),
-            None => output,
+            _ => (ops::linear(x.clone(), weight) + ops::low_rank(x, a, b, lora.scale)) * ratio,
         }
     }
 }

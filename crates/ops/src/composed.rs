@@ -20,7 +20,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// See [`crate::low_rank_linear`].
 pub fn low_rank_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
-    crate::linear(x.clone(), weight, None) + crate::low_rank(x, a, b, scale)
+    crate::linear(x.clone(), weight) + crate::low_rank(x, a, b, scale)
 }
 
 /// See [`crate::rotary`].

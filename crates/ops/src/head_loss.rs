@@ -54,7 +54,7 @@ pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]
     for start in (0..n).step_by(CHUNK) {
         let rows = CHUNK.min(n - start);
         let target = indices(&targets[start..start + rows], &device);
-        let logits = linear(plain.clone().narrow(0, start, rows), weight.clone(), None); // [rows, v]
+        let logits = linear(plain.clone().narrow(0, start, rows), weight.clone()); // [rows, v]
         let log_probabilities = log_softmax(logits, 1); // [rows, v]
         let picked = log_probabilities.clone().gather(1, target.clone().unsqueeze_dim(1)); // [rows, 1]
         let loss = picked.sum().neg();

@@ -53,23 +53,19 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, attended: &Attended) 
     Tensor::from_dispatch(Dispatch::attention(q, k, v, attended.clone()))
 }
 
-/// `y = x W^T + bias`.
+/// `y = x W^T`.
 ///
 /// With [`low_rank_linear`] the one place where a checkpoint's `[out, in]` meets the product's `[in, out]`: the
 /// transpose is a view. The product runs in the weight's dtype; what goes in and comes out is f32.
 ///
 /// # Shapes
-/// `x` [n, in] in f32, `weight` [out, in], `bias` `[out]`; returns [n, out] in f32.
-pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+/// `x` [n, in] in f32, `weight` [out, in]; returns [n, out] in f32.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let dtype = weight.dtype();
-    let y = if dtype == DType::F32 {
+    if dtype == DType::F32 {
         x.matmul(weight.transpose())
     } else {
         x.cast(dtype).matmul(weight.transpose()).cast(DType::F32)
-    };
-    match bias {
-        Some(bias) => y + bias.cast(DType::F32).unsqueeze::<2>(),
-        None => y,
     }
 }
 

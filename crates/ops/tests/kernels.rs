@@ -163,7 +163,7 @@ fn head_loss() {
     let weight = leaf([v, d], 5).inner();
     let targets: Vec<i64> = (0..n).map(|i| (i * 31 % v) as i64).collect();
     let hidden = leaf([n, d], 1);
-    let logits = ops::linear(hidden.clone(), weight.clone(), None);
+    let logits = ops::linear(hidden.clone(), weight.clone());
     let whole = ops::cross_entropy(logits, &targets);
     let expected = host(hidden.grad(&whole.objective.backward()).unwrap());
     for (name, loss) in [
