@@ -27,6 +27,46 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The same documents without padding, side by side in single rows of at most `tokens` tokens; a longer document
+    /// has a row of its own. Losses and gradients add up to the whole batch's. A piece in which nothing is trained on
+    /// is left out.
+    pub fn pieces(&self, tokens: usize) -> Vec<Self> {
+        let mut pieces: Vec<Self> = Vec::new();
+        for document in self.documents() {
+            if self.labels[document.clone()].iter().all(|label| *label == IGNORED) {
+                continue;
+            }
+            let fits = |piece: &Self| piece.length + document.len() <= tokens;
+            if !pieces.last().is_some_and(fits) {
+                pieces.push(Self { rows: 1, ..Self::default() });
+            }
+            let Some(piece) = pieces.last_mut() else { continue };
+            let segment = piece.segment_ids.last().map_or(1, |last| last + 1);
+            piece.length += document.len();
+            piece.input_ids.extend(&self.input_ids[document.clone()]);
+            piece.labels.extend(&self.labels[document.clone()]);
+            piece.position_ids.extend(&self.position_ids[document.clone()]);
+            piece.segment_ids.extend(std::iter::repeat_n(segment, document.len()));
+        }
+        pieces
+    }
+
+    /// The places of every document, row after row.
+    fn documents(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            while start < self.segment_ids.len() && self.segment_ids[start] == 0 {
+                start += 1;
+            }
+            let segment = *self.segment_ids.get(start)?;
+            let row_end = (start / self.length + 1) * self.length;
+            let length = self.segment_ids[start..row_end].iter().take_while(|other| **other == segment).count();
+            let document = start..start + length;
+            start = document.end;
+            Some(document)
+        })
+    }
+
     /// One row for each list of documents, filled up to the longest.
     pub fn from_examples(rows: &[Vec<&Example>], pad_id: u32) -> Self {
         let tokens = |row: &Vec<&Example>| row.iter().map(|example| example.input_ids.len()).sum::<usize>();

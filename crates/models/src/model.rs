@@ -12,11 +12,12 @@ use rankine_nn::embedding::Embedding;
 use rankine_nn::linear::{Linear, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, Angles, Attended};
+use rankine_ops::{self as ops, Angles, Attended, Compute, Projection};
+use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::config::{ConfigError, DecoderConfig, TensorSpec};
-use crate::weights::{StoredDtype, WeightFiles, WeightsError, decode_into};
+use crate::weights::{StoredDtype, StoredTensor, WeightFiles, WeightsError, decode_into};
 
 /// A causal language model with whatever adapter was attached to it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Model {
     pub model: Decoder,
     /// The head; `None` where it is the embedding table.
     pub lm_head: Option<Linear>,
+    /// How products with the frozen base are computed on the CPU.
+    compute: Compute,
     frequencies: Vec<f32>,
     device: Device,
 }
@@ -78,9 +81,8 @@ impl Model {
             let Some(stored) = files.get(&spec.name) else {
                 unreachable!("check_tensors found {} in the files", spec.name)
             };
-            let mut values = vec![0.0; spec.shape.iter().product()];
-            decode_into(stored.dtype, stored.bytes, &mut values);
-            Source { values, dtype: if spec.shape.len() == 1 { StoredDtype::F32 } else { dtype } }
+            let dtype = if spec.shape.len() == 1 { StoredDtype::F32 } else { dtype };
+            Source::read(&stored, dtype)
         }))
     }
 
@@ -95,7 +97,7 @@ impl Model {
                 1 => vec![1.0; count],
                 _ => (0..count).map(|_| deviation * standard_normal(&mut rng)).collect(),
             };
-            Source { values, dtype: StoredDtype::F32 }
+            Source::F32(values)
         })
     }
 
@@ -142,7 +144,14 @@ impl Model {
         let norm = RmsNorm { weight: Parameter::Frozen(build.vector("model.norm.weight", d)), eps };
         let lm_head = (!config.tie_word_embeddings).then(next);
         let frequencies = config.rope.frequencies(config.head_dim);
-        Self { config, model: Decoder { embed_tokens, layers, norm }, lm_head, frequencies, device: device.clone() }
+        Self {
+            config,
+            model: Decoder { embed_tokens, layers, norm },
+            lm_head,
+            compute: Compute::F32,
+            frequencies,
+            device: device.clone(),
+        }
     }
 
     /// The hidden states after the last norm.
@@ -212,7 +221,10 @@ impl Model {
     pub fn logits(&self, hidden: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden, pass),
-            None => ops::linear(hidden, self.model.embed_tokens.weight.value(pass)),
+            None => {
+                let weight = self.model.embed_tokens.weight.value(pass);
+                ops::linears(hidden, None, &[Projection { compute: self.compute, ..Projection::plain(weight) }], None)
+            }
         }
     }
 
@@ -227,6 +239,17 @@ impl Model {
             Parameter::Frozen(weight) => Some(weight),
             Parameter::Trained(_) => None,
         }
+    }
+
+    /// How products with the frozen base are computed on the CPU.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// Has products with the frozen base computed in another way on the CPU, from here on.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
+        self.for_each_linear(&mut |_, linear| linear.compute = compute);
     }
 
     /// An empty cache for one sequence.
@@ -322,10 +345,42 @@ pub fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     data.try_into_vec().unwrap_or_else(|_| unreachable!("cast to f32 just before"))
 }
 
-/// A tensor's values and the dtype that it is held in.
-struct Source {
-    values: Vec<f32>,
-    dtype: StoredDtype,
+/// A tensor's values in the dtype that it is held in.
+enum Source {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl Source {
+    /// A stored tensor in `dtype`. One that is stored so is copied, not converted.
+    fn read(stored: &StoredTensor<'_>, dtype: StoredDtype) -> Self {
+        match (stored.dtype, dtype) {
+            (StoredDtype::F16, StoredDtype::F16) => Self::F16(halves(stored.bytes, f16::from_bits)),
+            (StoredDtype::BF16, StoredDtype::BF16) => Self::Bf16(halves(stored.bytes, bf16::from_bits)),
+            _ => {
+                let mut values = vec![0.0; stored.shape.iter().product()];
+                decode_into(stored.dtype, stored.bytes, &mut values);
+                match dtype {
+                    StoredDtype::F32 => Self::F32(values),
+                    StoredDtype::F16 => Self::F16(values.into_iter().map(f16::from_f32).collect()),
+                    StoredDtype::BF16 => Self::Bf16(values.into_iter().map(bf16::from_f32).collect()),
+                }
+            }
+        }
+    }
+}
+
+/// Little-endian 16-bit values, copied in parts on all cores.
+fn halves<T: Copy + Default + Send + Sync>(bytes: &[u8], value: impl Fn(u16) -> T + Sync) -> Vec<T> {
+    const PART: usize = 1 << 18;
+    let mut values = vec![T::default(); bytes.len() / 2];
+    values.par_chunks_mut(PART).zip(bytes.par_chunks(2 * PART)).for_each(|(values, bytes)| {
+        for (into, pair) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *into = value(u16::from_le_bytes(*pair));
+        }
+    });
+    values
 }
 
 struct Builder<'a> {
@@ -344,16 +399,10 @@ impl Builder<'_> {
 
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         let source = (self.source)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
-        match source.dtype {
-            StoredDtype::F32 => Tensor::from_data(TensorData::new(source.values, shape), (self.device, DType::F32)),
-            StoredDtype::F16 => {
-                let values: Vec<f16> = source.values.into_iter().map(f16::from_f32).collect();
-                Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F16))
-            }
-            StoredDtype::BF16 => {
-                let values: Vec<bf16> = source.values.into_iter().map(bf16::from_f32).collect();
-                Tensor::from_data(TensorData::new(values, shape), (self.device, DType::BF16))
-            }
+        match source {
+            Source::F32(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F32)),
+            Source::F16(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F16)),
+            Source::Bf16(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::BF16)),
         }
     }
 }

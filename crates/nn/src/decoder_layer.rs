@@ -1,7 +1,7 @@
 //! One layer of a pre-norm decoder: attention and a gated feed-forward, each added to the residual stream.
 
 use burn::tensor::Tensor;
-use rankine_ops::{self as ops, Angles, Attended};
+use rankine_ops::{self as ops, Angles, Attended, Projection};
 
 use crate::cache::LayerCache;
 use crate::linear::Linear;
@@ -62,27 +62,66 @@ impl DecoderLayer {
         cache: Option<&mut LayerCache>,
         pass: &mut Pass,
     ) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(x.clone(), pass);
-        let x = x + self.self_attn.forward(normed, angles, attended, cache, pass);
-        let normed = self.post_attention_layernorm.forward(x.clone(), pass);
-        x + self.mlp.forward(normed, pass)
+        let x = self.self_attn.forward(x, &self.input_layernorm, angles, attended, cache, pass);
+        self.mlp.forward(x, &self.post_attention_layernorm, pass)
     }
 }
 
 impl Attention {
+    /// `x + o(attention(q(h), k(h), v(h)))` with `h = norm(x)`.
+    ///
     /// # Shapes
     /// `x` [b * t, d]; returns the same.
     pub fn forward(
         &self,
         x: Tensor<2>,
+        norm: &RmsNorm,
         angles: &Angles,
         attended: &Attended,
         cache: Option<&mut LayerCache>,
         pass: &mut Pass,
     ) -> Tensor<2> {
-        let mut q = self.q_proj.forward(x.clone(), pass); // [b * t, h * e]
-        let mut k = self.k_proj.forward(x.clone(), pass); // [b * t, k * e]
-        let v = self.v_proj.forward(x, pass); // [b * t, k * e]
+        let o_proj = self.o_proj.projection(pass);
+        let y = match (self.side_by_side(pass), cache) {
+            (Some([q, k, v]), None) if let Some(o) = o_proj.clone() => {
+                return ops::attention_layer(x, &norm.operand(pass), &[q, k, v, o], angles, attended);
+            }
+            (Some(layers), Some(cache)) => {
+                let qkv = ops::linears(x.clone(), Some(&norm.operand(pass)), &layers, None); // [b * t, (h + 2 k) * e]
+                let (heads, keys) = (attended.heads * self.head_dim, attended.groups * self.head_dim);
+                let part = |start: usize, width: usize| qkv.clone().narrow(1, start, width);
+                let (q, k, v) = (part(0, heads), part(heads, keys), part(heads + keys, keys));
+                let (k, v) = cache.append(ops::rotary(k, angles), v);
+                ops::attention(ops::rotary(q, angles), k, v, attended)
+            }
+            (_, cache) => self.apart(norm.forward(x.clone(), pass), angles, attended, cache, pass),
+        };
+        match o_proj {
+            Some(o_proj) => ops::linears(y, None, &[o_proj], Some(x)),
+            None => x + self.o_proj.forward(y, pass),
+        }
+    }
+
+    /// The three projections for one operation, where all of them can be and nothing comes before the rotation.
+    fn side_by_side(&self, pass: &Pass) -> Option<[Projection; 3]> {
+        if self.q_norm.is_some() || self.k_norm.is_some() {
+            return None;
+        }
+        Some([self.q_proj.projection(pass)?, self.k_proj.projection(pass)?, self.v_proj.projection(pass)?])
+    }
+
+    /// Attention of the normed input, an operation at a time.
+    fn apart(
+        &self,
+        h: Tensor<2>,
+        angles: &Angles,
+        attended: &Attended,
+        cache: Option<&mut LayerCache>,
+        pass: &mut Pass,
+    ) -> Tensor<2> {
+        let mut q = self.q_proj.forward(h.clone(), pass); // [b * t, h * e]
+        let mut k = self.k_proj.forward(h.clone(), pass); // [b * t, k * e]
+        let v = self.v_proj.forward(h, pass); // [b * t, k * e]
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
             q = self.each_head(q, q_norm, pass);
             k = self.each_head(k, k_norm, pass);
@@ -92,7 +131,7 @@ impl Attention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(ops::attention(q, k, v, attended), pass)
+        ops::attention(q, k, v, attended)
     }
 
     /// [n, heads * e], normed over each head's `e` values.
@@ -104,12 +143,19 @@ impl Attention {
 }
 
 impl Mlp {
+    /// `x + down(silu(gate(h)) * up(h))` with `h = norm(x)`.
+    ///
     /// # Shapes
     /// `x` [n, d]; returns the same.
-    pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone(), pass);
-        let up = self.up_proj.forward(x, pass);
-        self.down_proj.forward(ops::swiglu(gate, up), pass)
+    pub fn forward(&self, x: Tensor<2>, norm: &RmsNorm, pass: &mut Pass) -> Tensor<2> {
+        let layers = (self.gate_proj.projection(pass), self.up_proj.projection(pass), self.down_proj.projection(pass));
+        if let (Some(gate), Some(up), Some(down)) = layers {
+            return ops::mlp(x, &norm.operand(pass), &gate, &up, &down);
+        }
+        let h = norm.forward(x.clone(), pass);
+        let gate = self.gate_proj.forward(h.clone(), pass);
+        let up = self.up_proj.forward(h, pass);
+        x + self.down_proj.forward(ops::swiglu(gate, up), pass)
     }
 }
 

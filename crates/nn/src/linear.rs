@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rankine_ops as ops;
+use rankine_ops::{self as ops, Compute, LowRank, Projection};
 
 use crate::lora::LoraInit;
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
@@ -17,6 +17,8 @@ pub struct Linear {
     pub bias: Option<Parameter<1>>,
     /// What is trained beside the weight.
     pub adapter: Option<Adapter>,
+    /// How products with the frozen weight are computed on the CPU.
+    pub compute: Compute,
 }
 
 /// What is trained beside a frozen weight. A new method is a variant here.
@@ -54,12 +56,20 @@ pub struct Dora {
 impl Linear {
     /// A frozen layer without an adapter.
     pub fn frozen(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { weight: Parameter::Frozen(weight), bias: bias.map(Parameter::Frozen), adapter: None }
+        Self {
+            weight: Parameter::Frozen(weight),
+            bias: bias.map(Parameter::Frozen),
+            adapter: None,
+            compute: Compute::F32,
+        }
     }
 
     /// # Shapes
     /// `x` [n, in] in f32; returns [n, out] in f32.
     pub fn forward(&self, x: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+        if let Some(projection) = self.projection(pass) {
+            return ops::linears(x, None, &[projection], None);
+        }
         let weight = self.weight.value(pass);
         let y = match &self.adapter {
             None => ops::linear(x, weight),
@@ -70,6 +80,20 @@ impl Linear {
             Some(bias) => y + bias.value(pass).cast(DType::F32).unsqueeze::<2>(),
             None => y,
         }
+    }
+
+    /// The layer as one operation takes it beside others that share its input; `None` where the adapter sees another
+    /// input than the weight (dropout) or is more than a sum (DoRA).
+    pub fn projection(&self, pass: &Pass) -> Option<Projection> {
+        let update = match &self.adapter {
+            None => None,
+            Some(Adapter::Lora(lora)) if matches!(pass, Pass::Infer) || lora.dropout == 0.0 => {
+                Some(LowRank { a: lora.lora_a.value(pass), b: lora.lora_b.value(pass), scale: lora.scale })
+            }
+            Some(_) => return None,
+        };
+        let bias = self.bias.as_ref().map(|bias| bias.value(pass));
+        Some(Projection { weight: self.weight.value(pass), bias, update, compute: self.compute })
     }
 
     /// [out, in].
@@ -93,16 +117,14 @@ impl Lora {
         }
     }
 
-    /// Dropout, as in peft, is on the adapter's input alone.
+    /// Dropout, as in peft, is on the adapter's input alone. Without it the layer is a [`Projection`].
     fn forward(&self, x: Tensor<2>, weight: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
         let (a, b) = (self.lora_a.value(pass), self.lora_b.value(pass));
-        match pass {
-            Pass::Train(noise) if self.dropout > 0.0 => {
-                let dropped = noise.dropout(x.clone(), self.dropout);
-                ops::linear(x, weight) + ops::low_rank(dropped, a, b, self.scale)
-            }
-            _ => ops::low_rank_linear(x, weight, a, b, self.scale),
-        }
+        let dropped = match pass {
+            Pass::Train(noise) => noise.dropout(x.clone(), self.dropout),
+            Pass::Infer => x.clone(),
+        };
+        ops::linear(x, weight) + ops::low_rank(dropped, a, b, self.scale)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation.
 
 use burn::tensor::Tensor;
-use rankine_ops as ops;
+use rankine_ops::{self as ops, Norm};
 
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
 
@@ -19,6 +19,11 @@ impl RmsNorm {
     /// `x` [n, d]; returns [n, d].
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         ops::rms_norm(x, self.weight.value(pass), self.eps)
+    }
+
+    /// The norm as a part of an operation.
+    pub(crate) fn operand(&self, pass: &Pass) -> Norm {
+        Norm { weight: self.weight.value(pass), eps: self.eps }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The reference bodies: plain tensor operations, right on every backend and differentiated by the framework.
 
+use burn::backend::DispatchDevice;
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 
 pub use crate::head_loss::composed_head_loss as head_loss;
 use crate::layout::{Angles, Attended};
+use crate::operations::{LowRank, Norm, Projection};
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
@@ -18,9 +20,61 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gate.clone() * sigmoid(gate) * up
 }
 
-/// See [`crate::low_rank_linear`].
-pub fn low_rank_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
-    crate::linear(x.clone(), weight) + crate::low_rank(x, a, b, scale)
+/// `y = x W^T`, the product in the weight's dtype; in f32 on the CPU, as the kernels do it.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let on_cpu = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
+    let dtype = if on_cpu { DType::F32 } else { weight.dtype() };
+    if dtype == DType::F32 {
+        return x.matmul(weight.cast(DType::F32).transpose());
+    }
+    x.cast(dtype).matmul(weight.transpose()).cast(DType::F32)
+}
+
+/// See [`crate::linears`].
+pub fn linears(x: Tensor<2>, norm: Option<&Norm>, layers: &[Projection], residual: Option<Tensor<2>>) -> Tensor<2> {
+    let h = match norm {
+        Some(norm) => rms_norm(x, norm.weight.clone(), norm.eps),
+        None => x,
+    };
+    let layer = |layer: &Projection| {
+        let mut y = linear(h.clone(), layer.weight.clone());
+        if let Some(LowRank { a, b, scale }) = &layer.update {
+            y = y + crate::low_rank(h.clone(), a.clone(), b.clone(), *scale);
+        }
+        match &layer.bias {
+            Some(bias) => y + bias.clone().cast(DType::F32).unsqueeze::<2>(),
+            None => y,
+        }
+    };
+    let mut outputs: Vec<Tensor<2>> = layers.iter().map(layer).collect();
+    let y = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(outputs, 1) };
+    match residual {
+        Some(residual) => residual + y,
+        None => y,
+    }
+}
+
+/// See [`crate::mlp`].
+pub fn mlp(x: Tensor<2>, norm: &Norm, gate: &Projection, up: &Projection, down: &Projection) -> Tensor<2> {
+    let h = rms_norm(x.clone(), norm.weight.clone(), norm.eps);
+    let one = |layer: &Projection| linears(h.clone(), None, std::slice::from_ref(layer), None);
+    let act = swiglu(one(gate), one(up));
+    linears(act, None, std::slice::from_ref(down), Some(x))
+}
+
+/// See [`crate::attention_layer`].
+pub fn attention_layer(
+    x: Tensor<2>,
+    norm: &Norm,
+    layers: &[Projection; 4],
+    angles: &Angles,
+    attended: &Attended,
+) -> Tensor<2> {
+    let h = rms_norm(x.clone(), norm.weight.clone(), norm.eps);
+    let one = |layer: &Projection| linears(h.clone(), None, std::slice::from_ref(layer), None);
+    let [q, k, v, o] = layers;
+    let y = attention(rotary(one(q), angles), rotary(one(k), angles), one(v), attended);
+    linears(y, None, std::slice::from_ref(o), Some(x))
 }
 
 /// See [`crate::rotary`].

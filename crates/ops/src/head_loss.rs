@@ -1,7 +1,8 @@
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 
-use crate::cpu::head_loss_and_gradient;
-use crate::linear;
+use crate::composed::linear;
+use crate::cpu::{Head, Host};
+use crate::kernel::{Compute, InstructionSet};
 use crate::operations::on_cpu;
 
 /// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
@@ -25,21 +26,22 @@ const CHUNK: usize = 256;
 /// (after [Cut Your Losses](https://arxiv.org/abs/2411.09009) and Liger's fused linear cross-entropy).
 ///
 /// # Shapes
-/// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n.
-pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
+/// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n. `compute` is how the CPU multiplies with the
+/// weight.
+pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], compute: Compute) -> LossSum {
     let device = hidden.device().inner();
     let [n, width] = hidden.dims();
-    if on_cpu([hidden.dtype(), weight.dtype()], &hidden) {
-        let (h, w) = (hidden.clone().inner().into_data(), weight.to_data());
-        if let (Ok(h), Ok(w)) = (h.as_slice(), w.as_slice()) {
-            let (sum, gradient) = head_loss_and_gradient(h, w, targets, width, hidden.is_tracked());
-            let sum = Tensor::from_data(TensorData::new(vec![sum as f32], [1]), &device);
-            let objective = match gradient {
-                Some(gradient) => (hidden * Tensor::from_data(TensorData::new(gradient, [n, width]), &device)).sum(),
-                None => sum.clone(),
-            };
-            return LossSum { sum, objective, tokens: n };
-        }
+    let frozen = !weight.is_autodiff() && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    if on_cpu([hidden.dtype()], &hidden) && frozen {
+        let (h, w) = (Host::of(&hidden.clone().inner()), Host::of(weight));
+        let head = Head { weight: w.held(), width, compute, set: InstructionSet::current() };
+        let (sum, gradient) = head.loss_and_gradient(h.values(), targets, hidden.is_tracked());
+        let sum = Tensor::from_data(TensorData::new(vec![sum as f32], [1]), &device);
+        let objective = match gradient {
+            Some(gradient) => (hidden * Tensor::from_data(TensorData::new(gradient, [n, width]), &device)).sum(),
+            None => sum.clone(),
+        };
+        return LossSum { sum, objective, tokens: n };
     }
     composed_head_loss(hidden, weight, targets)
 }
@@ -62,8 +64,8 @@ pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]
         if hidden.is_tracked() {
             let probabilities = log_probabilities.exp();
             let dtype = weight.dtype();
-            let expected = probabilities.cast(dtype).matmul(weight.clone()).cast(burn::tensor::DType::F32);
-            let observed = weight.clone().select(0, target).cast(burn::tensor::DType::F32);
+            let expected = probabilities.cast(dtype).matmul(weight.clone()).cast(DType::F32);
+            let observed = weight.clone().select(0, target).cast(DType::F32);
             gradients.push(expected - observed); // [rows, d]
         }
     }

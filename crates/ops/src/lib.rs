@@ -11,9 +11,14 @@
 pub mod composed;
 mod cpu;
 mod head_loss;
+mod kernel;
 mod layout;
 mod operations;
 
 pub use head_loss::{LossSum, cross_entropy, head_loss};
+pub use kernel::{Compute, InstructionSet};
 pub use layout::{Angles, Attended};
-pub use operations::{attention, dora_row_norm, linear, low_rank, low_rank_linear, rms_norm, rotary, swiglu};
+pub use operations::{
+    LowRank, Norm, Projection, attention, attention_layer, dora_row_norm, linear, linears, low_rank, mlp, rms_norm,
+    rotary, swiglu,
+};

@@ -2,7 +2,8 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
 use crate::composed;
-use crate::cpu::FusedOps;
+use crate::cpu::{AttentionSpec, FrozenLayer, FrozenNorm, FusedOps, Host, LinearsSpec, MlpSpec};
+use crate::kernel::{Compute, InstructionSet};
 use crate::layout::{Angles, Attended};
 
 /// `y = w * x / sqrt(mean(x^2) + eps)` over the last dimension
@@ -53,20 +54,12 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, attended: &Attended) 
     Tensor::from_dispatch(Dispatch::attention(q, k, v, attended.clone()))
 }
 
-/// `y = x W^T`.
-///
-/// With [`low_rank_linear`] the one place where a checkpoint's `[out, in]` meets the product's `[in, out]`: the
-/// transpose is a view. The product runs in the weight's dtype; what goes in and comes out is f32.
+/// `y = x W^T`, of one layer: see [`linears`].
 ///
 /// # Shapes
 /// `x` [n, in] in f32, `weight` [out, in]; returns [n, out] in f32.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let dtype = weight.dtype();
-    if dtype == DType::F32 {
-        x.matmul(weight.transpose())
-    } else {
-        x.cast(dtype).matmul(weight.transpose()).cast(DType::F32)
-    }
+    linears(x, None, &[Projection::plain(weight)], None)
 }
 
 /// `y = s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).
@@ -79,16 +72,166 @@ pub fn low_rank(x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<
     x.matmul(a.transpose()).mul_scalar(scale).matmul(b.transpose())
 }
 
-/// `y = x W^T + s (x A^T) B^T` with a frozen `W`: [`linear`] and [`low_rank`] in one.
+/// Linear layers that share an input, their outputs side by side, each with its low-rank update:
+/// `y_i = [residual +] h W_i^T + bias_i + s_i (h A_i^T) B_i^T` with `h = norm(x)`, or `h = x` without a norm.
+///
+/// With [`composed::linear`] the one place where a checkpoint's `[out, in]` meets the product's `[in, out]`: the
+/// transpose is a view. What goes in and comes out is f32; on the CPU the products are, too, whatever the weight is
+/// held in.
 ///
 /// # Shapes
-/// `x` [n, in], `weight` [out, in] outside the graph, `a` [r, in], `b` [out, r]; returns [n, out].
-pub fn low_rank_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
-    if !on_cpu([x.dtype(), weight.dtype(), a.dtype(), b.dtype()], &x) || weight.is_tracked() {
-        return composed::low_rank_linear(x, weight, a, b, scale);
+/// `x` [n, in], `residual` [n, sum of out]; returns [n, sum of out].
+pub fn linears(x: Tensor<2>, norm: Option<&Norm>, layers: &[Projection], residual: Option<Tensor<2>>) -> Tensor<2> {
+    if !on_cpu([x.dtype()], &x) || !layers.iter().all(Projection::is_frozen) || layers.len() > 3 {
+        return composed::linears(x, norm, layers, residual);
     }
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::low_rank_linear(x, weight, a.into_dispatch(), b.into_dispatch(), scale))
+    if let Some(norm) = norm.filter(|norm| !norm.is_frozen()) {
+        return linears(rms_norm(x, norm.weight.clone(), norm.eps), None, layers, residual);
+    }
+    let spec = LinearsSpec {
+        norm: norm.map(Norm::on_host),
+        layers: layers.iter().map(Projection::on_host).collect(),
+        residual: residual.is_some(),
+        set: InstructionSet::current(),
+    };
+    let absent = Tensor::zeros([0, 0], &x.device().inner());
+    let [a_1, b_1, a_2, b_2, a_3, b_3] = updates(layers, &absent);
+    let residual = residual.unwrap_or(absent).into_dispatch();
+    Tensor::from_dispatch(Dispatch::linears(x.into_dispatch(), residual, a_1, b_1, a_2, b_2, a_3, b_3, spec))
+}
+
+/// `y = x + o(attention(q, k, v))` with `q` and `k` [`rotary`]-turned projections and `v` a projection of
+/// `h = norm(x)`, each layer with its low-rank update.
+///
+/// # Shapes
+/// `x` [b * t, d]; `layers` q [h * e, d], k and v [k * e, d], o [d, h * e]; returns [b * t, d].
+pub fn attention_layer(
+    x: Tensor<2>,
+    norm: &Norm,
+    layers: &[Projection; 4],
+    angles: &Angles,
+    attended: &Attended,
+) -> Tensor<2> {
+    if !on_cpu([x.dtype()], &x) {
+        return composed::attention_layer(x, norm, layers, angles, attended);
+    }
+    if !norm.is_frozen() || !layers.iter().all(Projection::is_frozen) {
+        let h = rms_norm(x.clone(), norm.weight.clone(), norm.eps);
+        let one = |layer: &Projection| linears(h.clone(), None, std::slice::from_ref(layer), None);
+        let [q, k, v, o] = layers;
+        let (q, k) = (rotary(one(q), angles), rotary(one(k), angles));
+        return linears(attention(q, k, one(v), attended), None, std::slice::from_ref(o), Some(x));
+    }
+    let spec = AttentionSpec {
+        norm: norm.on_host(),
+        layers: layers.each_ref().map(Projection::on_host),
+        angles: angles.clone(),
+        attended: attended.clone(),
+        set: InstructionSet::current(),
+    };
+    let absent = Tensor::zeros([0, 0], &x.device().inner());
+    let [a_q, b_q, a_k, b_k, a_v, b_v, a_o, b_o] = updates(layers, &absent);
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(Dispatch::attention_layer(x, a_q, b_q, a_k, b_k, a_v, b_v, a_o, b_o, spec))
+}
+
+/// `y = x + down(silu(gate(h)) * up(h))` with `h = norm(x)`, each layer with its low-rank update.
+///
+/// # Shapes
+/// `x` [n, d]; returns the same.
+pub fn mlp(x: Tensor<2>, norm: &Norm, gate: &Projection, up: &Projection, down: &Projection) -> Tensor<2> {
+    let layers = [gate, up, down];
+    if !on_cpu([x.dtype()], &x) {
+        return composed::mlp(x, norm, gate, up, down);
+    }
+    if !norm.is_frozen() || !layers.iter().all(|layer| layer.is_frozen()) {
+        let h = rms_norm(x.clone(), norm.weight.clone(), norm.eps);
+        let one = |layer: &Projection| linears(h.clone(), None, std::slice::from_ref(layer), None);
+        return linears(swiglu(one(gate), one(up)), None, std::slice::from_ref(down), Some(x));
+    }
+    let spec =
+        MlpSpec { norm: norm.on_host(), layers: layers.map(Projection::on_host), set: InstructionSet::current() };
+    let absent = Tensor::zeros([0, 0], &x.device().inner());
+    let [a_1, b_1, a_2, b_2, a_3, b_3] = updates(&layers.map(Projection::clone), &absent);
+    Tensor::from_dispatch(Dispatch::mlp(x.into_dispatch(), a_1, b_1, a_2, b_2, a_3, b_3, spec))
+}
+
+/// A linear layer as an operation takes it.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    /// `W` [out, in].
+    pub weight: Tensor<2>,
+    /// `[out]`.
+    pub bias: Option<Tensor<1>>,
+    /// What is added to the frozen product.
+    pub update: Option<LowRank>,
+    /// How the product with a frozen `W` is computed on the CPU.
+    pub compute: Compute,
+}
+
+/// `s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)), contracted to rank r first both ways.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// [r, in].
+    pub a: Tensor<2>,
+    /// [out, r].
+    pub b: Tensor<2>,
+    /// `s`.
+    pub scale: f64,
+}
+
+/// An RMSNorm as an operation takes it: see [`rms_norm`].
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// `[d]`.
+    pub weight: Tensor<1>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl Projection {
+    /// A weight alone.
+    pub fn plain(weight: Tensor<2>) -> Self {
+        Self { weight, bias: None, update: None, compute: Compute::F32 }
+    }
+
+    /// Whether only the update can be in the graph.
+    fn is_frozen(&self) -> bool {
+        let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
+        !self.weight.is_autodiff()
+            && floats(self.weight.dtype())
+            && self.bias.as_ref().is_none_or(|bias| !bias.is_autodiff() && floats(bias.dtype()))
+            && self.update.as_ref().is_none_or(|update| [&update.a, &update.b].iter().all(|x| x.dtype() == DType::F32))
+    }
+
+    fn on_host(&self) -> FrozenLayer {
+        FrozenLayer {
+            weight: Host::of(&self.weight),
+            bias: self.bias.as_ref().map(Host::of),
+            scale: self.update.as_ref().map(|update| update.scale as f32),
+            compute: self.compute,
+        }
+    }
+}
+
+impl Norm {
+    fn is_frozen(&self) -> bool {
+        !self.weight.is_autodiff() && self.weight.dtype() == DType::F32
+    }
+
+    fn on_host(&self) -> FrozenNorm {
+        FrozenNorm { weight: Host::of(&self.weight), eps: self.eps as f32 }
+    }
+}
+
+/// The two factors of each update; `absent` where there is none.
+fn updates<const N: usize>(layers: &[Projection], absent: &Tensor<2>) -> [burn::backend::DispatchTensor; N] {
+    let factor = |index: usize| {
+        let update = layers.get(index / 2).and_then(|layer| layer.update.as_ref());
+        let factor = update.map_or(absent, |update| if index.is_multiple_of(2) { &update.a } else { &update.b });
+        factor.clone().into_dispatch()
+    };
+    std::array::from_fn(factor)
 }
 
 /// `||W + s B A||` of each row, without forming the sum: the row's squared norm is

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::recipe::Dtype;
+use crate::recipe::{BaseCompute, Dtype};
 
 /// Fine-tunes language models: a recipe in, an adapter or a merged model out.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure a model on a dataset: loss, perplexity and exact match.
     Eval(EvalArgs),
+    /// Time training steps: tokens a second, seconds by part, memory.
+    Bench(BenchArgs),
     /// Merge an adapter into its base model.
     Merge(MergeArgs),
     /// Make a new, untrained model to pretrain from scratch.
@@ -79,6 +81,47 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A recipe, or a model folder or name (then: LoRA on all linear layers, 4 sequences of 256 tokens).
+    #[arg(value_name = "RECIPE_OR_MODEL")]
+    pub subject: String,
+    /// Change a key of the recipe.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Sequences of one optimizer step.
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Tokens of a sequence.
+    #[arg(long)]
+    pub seq: Option<usize>,
+    /// Steps that are timed, after one that is not. Default: 5.
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Rank of the adapter of a model without a recipe. Default: 16.
+    #[arg(long)]
+    pub rank: Option<usize>,
+    /// How the CPU multiplies with the frozen base.
+    #[arg(long, value_enum, value_name = "WAY")]
+    pub base_compute: Option<BaseCompute>,
+    /// Hold the CPU's kernels to one instruction set: portable, neon, avx2, avx512, avx512-vnni.
+    #[arg(long, value_name = "SET")]
+    pub instruction_set: Option<String>,
+    /// Tokens of one forward and backward pass.
+    #[arg(long, value_name = "TOKENS")]
+    pub piece_tokens: Option<usize>,
+    /// Type of the base model's weights in memory.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `schema`.
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
@@ -98,6 +141,9 @@ pub struct ModelArgs {
     /// Type of the base model's weights in memory.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
+    /// How the CPU multiplies with the frozen base
+    #[arg(long, value_enum, default_value_t, value_name = "WAY")]
+    pub base_compute: BaseCompute,
     /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
     #[arg(long, default_value = "auto")]
     pub device: String,

@@ -1,5 +1,6 @@
 //! One file a command: from arguments to the crates that do the work, and back to the terminal.
 
+pub mod bench;
 pub mod chat;
 pub mod eval;
 mod export;

@@ -12,9 +12,18 @@ use rankine::{Environment, report};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_pages();
     report::install();
     let cli = Cli::parse();
-    match std::panic::catch_unwind(|| rankine::run(cli, &environment())) {
+    // Deep templates and recipes are walked on the stack, as on a main thread's.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build_global();
+    if let Err(error) = pool {
+        eprintln!("rankine: no threads to work with: {error}");
+        return ExitCode::FAILURE;
+    }
+    // On a thread of the pool: an operation then shares its work with the others, and does not wait for them outside.
+    let run = || rayon::scope(|_| rankine::run(cli, &environment()));
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
             let code = failure.exit_code();
@@ -25,6 +34,18 @@ fn main() -> ExitCode {
             report::print_panic();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Has the allocator keep the pages of freed tensors. Given back, they would be cleared by the kernel at the next step,
+/// which costs more than the arithmetic of many an operation. `MIMALLOC_PURGE_DELAY` still wins.
+fn keep_pages() {
+    /// `mi_option_purge_delay`, in milliseconds; below 0 is never.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: an option of the allocator, set before a thread is started.
+    #[expect(unsafe_code, reason = "the allocator's options are functions of C")]
+    unsafe {
+        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1);
     }
 }
 

@@ -14,6 +14,7 @@ mod yaml;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
 use rankine_export::Target;
 use rankine_nn::lora::{AdapterKind, LoraConfig};
+use rankine_ops::Compute;
 use rankine_train::config::{LrScheduler, OptimizerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,11 +137,16 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neftune_alpha: Option<f64>,
 
-    /// Type of the base model's weights in memory; what is trained is always f32. `auto` is f32 on the CPU and the
-    /// checkpoint's own type on a GPU.
+    /// Type of the base model's weights in memory; what is trained is always f32. `auto` is the checkpoint's own type,
+    /// and f32 where a GPU cannot calculate with that. The CPU calculates in f32 whatever the type.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]
     pub dtype: Option<Dtype>,
+    /// How the CPU multiplies with the frozen base: in `f32`, or faster in block fixed point, `int16` (closer to f32
+    /// than bf16 is) or `int8` (an approximation: its error is measured and printed at the start).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "f32"))]
+    pub base_compute: Option<BaseCompute>,
     /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
     /// first GPU that this build was made for, else the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +206,40 @@ pub struct ExportConfig {
     /// Folder to write. Default: the target's name in `output_dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
+}
+
+/// How products with the frozen base are computed on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseCompute {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// Blocks of 16-bit integers.
+    Int16,
+    /// Blocks of 8-bit integers.
+    Int8,
+}
+
+impl BaseCompute {
+    /// As a recipe writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int16 => "int16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl From<BaseCompute> for Compute {
+    fn from(compute: BaseCompute) -> Self {
+        match compute {
+            BaseCompute::F32 => Self::F32,
+            BaseCompute::Int16 => Self::Int16,
+            BaseCompute::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// A type of weights.

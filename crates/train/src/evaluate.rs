@@ -44,6 +44,8 @@ pub struct EvaluateConfig<'a> {
     pub eos_token_ids: &'a [u32],
     /// Rows at once.
     pub batch_size: usize,
+    /// Tokens of one pass where padding is dropped: see [`crate::run::RunConfig::piece_tokens`].
+    pub piece_tokens: Option<usize>,
     /// Fills rows up.
     pub pad_id: u32,
     /// Whether completions are generated and compared.
@@ -68,8 +70,12 @@ pub fn evaluate(
     for rows in examples.chunks(config.batch_size.max(1)) {
         let rows: Vec<Vec<&Example>> = rows.iter().map(|example| vec![example]).collect();
         let batch = Batch::from_examples(&rows, config.pad_id);
-        if batch.trained_tokens() > 0 {
-            let loss = supervised(model, &batch, &mut Pass::Infer, None);
+        let pieces = match config.piece_tokens {
+            Some(tokens) => batch.pieces(tokens),
+            None => vec![batch],
+        };
+        for piece in pieces.iter().filter(|piece| piece.trained_tokens() > 0) {
+            let loss = supervised(model, piece, &mut Pass::Infer, None);
             sum += f64::from(loss.sum.into_scalar::<f32>());
             tokens += loss.tokens;
         }

@@ -1,6 +1,7 @@
 //! The one loop: objective, optimizer, schedule, checkpoints, evaluation, metrics.
 
 pub mod artifact;
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod evaluate;

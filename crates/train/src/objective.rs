@@ -16,22 +16,46 @@ pub fn tokens(batch: &Batch) -> Tokens<'_> {
     }
 }
 
-/// The summed cross-entropy of the next trained token at each position. `neftune_alpha` adds embedding noise in
-/// training ([Jain et al. 2023](https://arxiv.org/abs/2310.05914)).
-pub fn supervised(model: &Model, batch: &Batch, pass: &mut Pass, neftune_alpha: Option<f64>) -> LossSum {
+/// The summed cross-entropy of the next trained token at each position. `neftune` bounds the embedding noise of
+/// training: see [`neftune_bound`].
+pub fn supervised(model: &Model, batch: &Batch, pass: &mut Pass, neftune: Option<f64>) -> LossSum {
+    let Supervised { hidden, targets } = hidden(model, batch, pass, neftune);
+    loss(model, hidden, &targets, pass)
+}
+
+/// What predicts a trained token, and that token.
+#[derive(Debug)]
+pub struct Supervised {
+    /// [n, d].
+    pub hidden: Tensor<2>,
+    /// `[n]`.
+    pub targets: Vec<i64>,
+}
+
+/// The first half of [`supervised`]: hidden states of the positions that predict a trained token.
+pub fn hidden(model: &Model, batch: &Batch, pass: &mut Pass, neftune: Option<f64>) -> Supervised {
     let (positions, targets) = targets(batch);
-    let noise = match (neftune_alpha, &mut *pass) {
-        (Some(alpha), Pass::Train(noise)) => Some(neftune(model, batch, alpha, noise)),
+    let noise = match (neftune, &mut *pass) {
+        (Some(bound), Pass::Train(noise)) => Some(neftune_noise(model, batch, bound, noise)),
         _ => None,
     };
     let hidden = model.hidden_with(&tokens(batch), pass, &mut |_, _| {}, noise);
     // Positions that predict nothing never reach the head.
     let index = Tensor::<1, Int>::from_data(TensorData::new(positions, [targets.len()]), model.device());
-    let hidden = hidden.select(0, index);
+    Supervised { hidden: hidden.select(0, index), targets }
+}
+
+/// The second half of [`supervised`].
+pub fn loss(model: &Model, hidden: Tensor<2>, targets: &[i64], pass: &mut Pass) -> LossSum {
     match model.frozen_head() {
-        Some(weight) => head_loss(hidden, weight, &targets),
-        None => cross_entropy(model.logits(hidden, pass), &targets),
+        Some(weight) => head_loss(hidden, weight, targets, model.compute()),
+        None => cross_entropy(model.logits(hidden, pass), targets),
     }
+}
+
+/// `alpha / sqrt(L d)` for rows of `L` tokens ([Jain et al. 2023](https://arxiv.org/abs/2310.05914)).
+pub fn neftune_bound(alpha: f64, row_length: usize, hidden_size: usize) -> f64 {
+    alpha / ((row_length * hidden_size) as f64).sqrt()
 }
 
 /// The positions that predict a trained token, and those tokens: position `i` predicts label `i + 1` of its row.
@@ -51,10 +75,9 @@ fn targets(batch: &Batch) -> (Vec<i64>, Vec<i64>) {
     (positions, targets)
 }
 
-/// `U(-1, 1) * alpha / sqrt(L d)`, where `L` is the row's length. [b * t, d].
-fn neftune(model: &Model, batch: &Batch, alpha: f64, noise: &mut Noise) -> Tensor<2> {
+/// `U(-bound, bound)` for every value of the embeddings, [b * t, d].
+fn neftune_noise(model: &Model, batch: &Batch, bound: f64, noise: &mut Noise) -> Tensor<2> {
     let width = model.config.hidden_size;
-    let bound = alpha / ((batch.length * width) as f64).sqrt();
     let values = noise.uniform(batch.input_ids.len() * width, bound as f32);
     Tensor::from_data(TensorData::new(values, [batch.input_ids.len(), width]), model.device())
 }

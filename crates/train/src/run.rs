@@ -1,5 +1,6 @@
 //! The one loop.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use crate::evaluate::{EvaluateConfig, Evaluation, evaluate};
 use crate::event::{Event, StepMetrics, peak_memory_bytes};
 use crate::gradients::GradientSum;
 use crate::metrics::Metrics;
-use crate::objective::supervised;
+use crate::objective::{neftune_bound, supervised};
 use crate::optimizer::Optimizer;
 
 /// Everything that decides how a run goes.
@@ -36,6 +37,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Steps between evaluations; the last step is evaluated in any case.
     pub eval_steps: Option<usize>,
+    /// Where padding is dropped and documents are laid side by side: tokens of one forward and backward pass. A device
+    /// that wants few shapes takes micro-batches as they are.
+    pub piece_tokens: Option<usize>,
     /// Rows of an evaluation at once.
     pub eval_batch_size: usize,
     /// Steps between checkpoints; the last step has one in any case.
@@ -278,23 +282,33 @@ impl Run<'_, '_> {
         let step = self.state.step;
         let mut gradients = GradientSum::default();
         let (mut sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
-        for (index, micro) in batch.micro_batches.iter().enumerate() {
-            if interrupt.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+        let mut pass_index = 0;
+        for micro in &batch.micro_batches {
             tokens += micro.tokens();
             if micro.trained_tokens() == 0 {
                 continue;
             }
-            let mut pass = Pass::Train(Noise::new(self.config.seed, step, index));
-            let loss = supervised(self.model, micro, &mut pass, self.config.neftune_alpha);
-            let value = f64::from(loss.sum.into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(self.not_finite(format!("the loss is {value}"), batch));
+            let neftune = self.config.neftune_alpha;
+            let neftune = neftune.map(|alpha| neftune_bound(alpha, micro.length, self.model.config.hidden_size));
+            let pieces = match self.config.piece_tokens {
+                Some(tokens) => Cow::Owned(micro.pieces(tokens)),
+                None => Cow::Borrowed(std::slice::from_ref(micro)),
+            };
+            for piece in pieces.iter() {
+                if interrupt.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                let mut pass = Pass::Train(Noise::new(self.config.seed, step, pass_index));
+                pass_index += 1;
+                let loss = supervised(self.model, piece, &mut pass, neftune);
+                let value = f64::from(loss.sum.into_scalar::<f32>());
+                if !value.is_finite() {
+                    return Err(self.not_finite(format!("the loss is {value}"), batch));
+                }
+                sum += value;
+                trained_tokens += loss.tokens;
+                gradients.add(self.model, &mut loss.objective.backward());
             }
-            sum += value;
-            trained_tokens += loss.tokens;
-            gradients.add(self.model, &mut loss.objective.backward());
         }
         // The one division, by the tokens of the whole global batch.
         gradients.scale(1.0 / trained_tokens.max(1) as f64);
@@ -339,6 +353,7 @@ impl Run<'_, '_> {
             tokenizer: self.data.tokenizer,
             eos_token_ids: &self.config.eos_token_ids,
             batch_size: self.config.eval_batch_size,
+            piece_tokens: self.config.piece_tokens,
             pad_id: self.config.pad_id,
             exact_match: true,
         };

@@ -2,38 +2,57 @@
 
 use rayon::prelude::*;
 
-use super::math::{dot, vectorised};
+use crate::kernel::math::{dot, vectorised};
+use crate::kernel::{InstructionSet, Write, fresh};
 
 /// Rows of one task.
 const ROWS: usize = 32;
 
 /// `y` and each row's `r`.
-pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn forward(set: InstructionSet, x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len();
-    let mut y = vec![0.0; x.len()];
-    let mut inverse = vec![0.0; x.len() / width];
+    // SAFETY: every row of both is written.
+    let (mut y, mut inverse) = unsafe { (fresh(x.len()), fresh(x.len() / width)) };
     let tasks = y.par_chunks_mut(ROWS * width).zip(inverse.par_chunks_mut(ROWS)).zip(x.par_chunks(ROWS * width));
-    tasks.for_each(|((y, inverse), x)| rows_forward(y, inverse, x, weight, eps));
+    tasks.for_each(|((y, inverse), x)| rows_forward(set, y, inverse, x, weight, eps));
     (y, inverse)
 }
 
-/// `dx = r (w dy) - x r^3 / d * sum(w dy x)`.
-pub(super) fn backward_input(x: &[f32], weight: &[f32], inverse: &[f32], dy: &[f32]) -> Vec<f32> {
+/// `y` again from each row's `r`.
+pub(super) fn again(set: InstructionSet, x: &[f32], weight: &[f32], inverse: &[f32]) -> Vec<f32> {
     let width = weight.len();
-    let mut dx = vec![0.0; x.len()];
+    // SAFETY: every row is written.
+    let mut y = unsafe { fresh(x.len()) };
+    let tasks = y.par_chunks_mut(ROWS * width).zip(inverse.par_chunks(ROWS)).zip(x.par_chunks(ROWS * width));
+    tasks.for_each(|((y, inverse), x)| rows_again(set, y, inverse, x, weight));
+    y
+}
+
+/// `dx = r (w dy) - x r^3 / d * sum(w dy x)`.
+/// Into `dx`, or on top of what is there.
+pub(super) fn backward_input(
+    set: InstructionSet,
+    x: &[f32],
+    weight: &[f32],
+    inverse: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    write: Write<'_>,
+) {
+    let width = weight.len();
     let tasks = dx
         .par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width))
         .zip(dy.par_chunks(ROWS * width))
         .zip(inverse.par_chunks(ROWS));
-    tasks.for_each(|(((dx, x), dy), inverse)| rows_backward(dx, x, dy, inverse, weight));
-    dx
+    let add = write == Write::Add;
+    tasks.for_each(|(((dx, x), dy), inverse)| rows_backward(set, dx, x, dy, inverse, weight, add));
 }
 
 /// `dw = sum over rows of dy x r`. In row order, so that the sum does not depend on the threads.
-pub(super) fn backward_weight(x: &[f32], inverse: &[f32], dy: &[f32], width: usize) -> Vec<f32> {
+pub(super) fn backward_weight(set: InstructionSet, x: &[f32], inverse: &[f32], dy: &[f32], width: usize) -> Vec<f32> {
     let mut dw = vec![0.0; width];
-    accumulate(&mut dw, x, inverse, dy);
+    accumulate(set, &mut dw, x, inverse, dy);
     dw
 }
 
@@ -51,19 +70,46 @@ vectorised! {
 }
 
 vectorised! {
-    fn rows_backward(dx: &mut [f32], x: &[f32], dy: &[f32], inverse: &[f32], weight: &[f32]) {
+    fn rows_again(y: &mut [f32], inverse: &[f32], x: &[f32], weight: &[f32]) {
         let width = weight.len();
-        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)).zip(inverse);
-        for (((dx, x), dy), r) in rows {
-            for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
-                *dx = dy * w;
-            }
-            let along = dot(dx, x) * r * r * r / width as f32;
-            for (dx, x) in dx.iter_mut().zip(x) {
-                *dx = *dx * r - x * along;
+        for ((y, r), x) in y.chunks_exact_mut(width).zip(inverse).zip(x.chunks_exact(width)) {
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                *y = x * r * w;
             }
         }
     }
+}
+
+vectorised! {
+    fn rows_backward(dx: &mut [f32], x: &[f32], dy: &[f32], inverse: &[f32], weight: &[f32], add: bool) {
+        let width = weight.len();
+        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)).zip(inverse);
+        for (((dx, x), dy), r) in rows {
+            let along = triple(dy, weight, x) * r * r * r / width as f32;
+            let values = dx.iter_mut().zip(x).zip(dy.iter().zip(weight));
+            if add {
+                values.for_each(|((dx, x), (dy, w))| *dx += dy * w * r - x * along);
+            } else {
+                values.for_each(|((dx, x), (dy, w))| *dx = dy * w * r - x * along);
+            }
+        }
+    }
+}
+
+/// `sum(a * b * c)`.
+#[inline(always)]
+fn triple(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 16];
+    let (a_whole, a_rest) = a.as_chunks::<16>();
+    let (b_whole, b_rest) = b.as_chunks::<16>();
+    let (c_whole, c_rest) = c.as_chunks::<16>();
+    for ((a, b), c) in a_whole.iter().zip(b_whole).zip(c_whole) {
+        for lane in 0..16 {
+            lanes[lane] += a[lane] * b[lane] * c[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).zip(c_rest).map(|((a, b), c)| a * b * c).sum();
+    lanes.iter().sum::<f32>() + rest
 }
 
 vectorised! {

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::math::vectorised;
+use crate::kernel::InstructionSet;
+use crate::kernel::math::vectorised;
 use crate::layout::Angles;
 
 /// Which way. The backward pass is the rotation the other way round.
@@ -15,32 +16,25 @@ pub(super) enum Turn {
 /// Tokens of one task.
 const TOKENS: usize = 32;
 
-pub(super) fn rotate(x: &[f32], angles: &Angles, turn: Turn) -> Vec<f32> {
+/// Turns the first `columns` of each row of `x` [n, width], in place.
+pub(super) fn rotate(set: InstructionSet, x: &mut [f32], width: usize, columns: usize, angles: &Angles, turn: Turn) {
     let half = angles.half();
-    let tokens = angles.cos().len() / half;
-    let width = x.len() / tokens;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    let mut y = vec![0.0; x.len()];
-    let tasks = y
+    let tasks = x
         .par_chunks_mut(TOKENS * width)
-        .zip(x.par_chunks(TOKENS * width))
         .zip(angles.cos().par_chunks(TOKENS * half).zip(angles.sin().par_chunks(TOKENS * half)));
-    tasks.for_each(|((y, x), (cos, sin))| part(y, x, cos, sin, half, width, sign));
-    y
+    tasks.for_each(|(x, (cos, sin))| part(set, x, cos, sin, half, width, columns, sign));
 }
 
 vectorised! {
-    fn part(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], half: usize, width: usize, sign: f32) {
-        let tokens = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+    fn part(x: &mut [f32], cos: &[f32], sin: &[f32], half: usize, width: usize, columns: usize, sign: f32) {
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
-        for ((y, x), (cos, sin)) in tokens.zip(angles) {
-            for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
-                let (y_first, y_second) = y.split_at_mut(half);
-                let (x_first, x_second) = x.split_at(half);
+        for (x, (cos, sin)) in x.chunks_exact_mut(width).zip(angles) {
+            for x in x[..columns].chunks_exact_mut(2 * half) {
+                let (first, second) = x.split_at_mut(half);
                 for i in 0..half {
                     let (c, s) = (cos[i], sin[i] * sign);
-                    y_first[i] = x_first[i] * c - x_second[i] * s;
-                    y_second[i] = x_second[i] * c + x_first[i] * s;
+                    (first[i], second[i]) = (first[i] * c - second[i] * s, second[i] * c + first[i] * s);
                 }
             }
         }

@@ -2,42 +2,69 @@
 
 use rayon::prelude::*;
 
-use super::math::{exp, vectorised};
+use crate::kernel::math::{exp, vectorised};
+use crate::kernel::{InstructionSet, fresh};
 
-/// Values of one task.
-const TASK: usize = 1 << 14;
+/// Rows of one task.
+const ROWS: usize = 16;
 
-pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; gate.len()];
-    let tasks = y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK));
-    tasks.for_each(|((y, gate), up)| part_forward(y, gate, up));
+/// Gate and up, side by side in a row of `stride` values or apart; `f` values of each row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GateUp<'a> {
+    pub(super) gate: &'a [f32],
+    pub(super) up: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) f: usize,
+}
+
+impl<'a> GateUp<'a> {
+    /// From [n, 2 f], gate before up.
+    pub(super) fn side_by_side(values: &'a [f32], f: usize) -> Self {
+        Self { gate: values, up: values.get(f..).unwrap_or_default(), stride: 2 * f, f }
+    }
+}
+
+/// [n, f].
+pub(super) fn forward(set: InstructionSet, x: GateUp<'_>, n: usize) -> Vec<f32> {
+    let GateUp { gate, up, stride, f } = x;
+    // SAFETY: every row is written.
+    let mut y = unsafe { fresh(n * f) };
+    let tasks = y.par_chunks_mut(ROWS * f).zip(gate.par_chunks(ROWS * stride)).zip(up.par_chunks(ROWS * stride));
+    tasks.for_each(|((y, gate), up)| rows_forward(set, y, gate, up, stride, f));
     y
 }
 
-/// `dg = dy u s (1 + g (1 - s))` and `du = dy g s`, with `s = sigmoid(g)`.
-pub(super) fn backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
-    let targets = dgate.par_chunks_mut(TASK).zip(dup.par_chunks_mut(TASK));
-    let tasks = targets.zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).zip(dy.par_chunks(TASK));
-    tasks.for_each(|((((dgate, dup), gate), up), dy)| part_backward(dgate, dup, gate, up, dy));
-    (dgate, dup)
+/// `dg = dy u s (1 + g (1 - s))` and `du = dy g s`, with `s = sigmoid(g)`; side by side, [n, 2 f].
+pub(super) fn backward(set: InstructionSet, x: GateUp<'_>, dy: &[f32]) -> Vec<f32> {
+    let GateUp { gate, up, stride, f } = x;
+    // SAFETY: every row is written.
+    let mut dx = unsafe { fresh(2 * dy.len()) };
+    let inputs = gate.par_chunks(ROWS * stride).zip(up.par_chunks(ROWS * stride)).zip(dy.par_chunks(ROWS * f));
+    let tasks = dx.par_chunks_mut(ROWS * 2 * f).zip(inputs);
+    tasks.for_each(|(dx, ((gate, up), dy))| rows_backward(set, dx, gate, up, dy, stride, f));
+    dx
 }
 
 vectorised! {
-    fn part_forward(y: &mut [f32], gate: &[f32], up: &[f32]) {
-        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g * u / (1.0 + exp(-g));
+    fn rows_forward(y: &mut [f32], gate: &[f32], up: &[f32], stride: usize, f: usize) {
+        for (y, (gate, up)) in y.chunks_exact_mut(f).zip(gate.chunks(stride).zip(up.chunks(stride))) {
+            for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+                *y = g * u / (1.0 + exp(-g));
+            }
         }
     }
 }
 
 vectorised! {
-    fn part_backward(dgate: &mut [f32], dup: &mut [f32], gate: &[f32], up: &[f32], dy: &[f32]) {
-        let inputs = gate.iter().zip(up).zip(dy);
-        for ((dgate, dup), ((g, u), dy)) in dgate.iter_mut().zip(dup).zip(inputs) {
-            let s = 1.0 / (1.0 + exp(-g));
-            *dgate = dy * u * s * (1.0 + g * (1.0 - s));
-            *dup = dy * g * s;
+    fn rows_backward(dx: &mut [f32], gate: &[f32], up: &[f32], dy: &[f32], stride: usize, f: usize) {
+        let rows = dx.chunks_exact_mut(2 * f).zip(gate.chunks(stride).zip(up.chunks(stride))).zip(dy.chunks_exact(f));
+        for ((dx, (gate, up)), dy) in rows {
+            let (dgate, dup) = dx.split_at_mut(f);
+            for ((dgate, dup), ((g, u), dy)) in dgate.iter_mut().zip(dup).zip(gate.iter().zip(up).zip(dy)) {
+                let s = 1.0 / (1.0 + exp(-g));
+                *dgate = dy * u * s * (1.0 + g * (1.0 - s));
+                *dup = dy * g * s;
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ pub fn run(args: &EvalArgs, environment: &Environment) -> Result<(), Failure> {
         tokenizer: &opened.tokenizer,
         eos_token_ids: &opened.eos_token_ids,
         batch_size: args.batch_size,
+        piece_tokens: opened.device.piece_tokens(),
         pad_id: opened.tokenizer.pad_id().or(opened.tokenizer.eos_id()).unwrap_or(0),
         exact_match: true,
     };

@@ -23,6 +23,7 @@ pub(crate) struct Opened {
     pub(crate) model: Model,
     pub(crate) tokenizer: TextTokenizer,
     pub(crate) eos_token_ids: Vec<u32>,
+    pub(crate) device: DevicePlan,
 }
 
 /// Loads a model, and an adapter onto it.
@@ -44,7 +45,8 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
         attach(&mut model, path)?;
     }
     let eos_token_ids = stop_tokens(&folder, &tokenizer);
-    Ok(Opened { model, tokenizer, eos_token_ids })
+    model.set_compute(device.compute(args.base_compute).map_err(argument_fault)?.into());
+    Ok(Opened { model, tokenizer, eos_token_ids, device })
 }
 
 /// Attaches the adapter of a folder; a run's folder means the adapter in it.

@@ -98,6 +98,7 @@ impl Run<'_> {
             neftune_alpha: training.neftune_alpha,
             seed: training.seed,
             eval_steps: forecast.eval_steps,
+            piece_tokens: plan.model.device.piece_tokens(),
             eval_batch_size: training.micro_batch_size,
             save_steps: Some(forecast.save_steps),
             save_total_limit: Some(training.save_total_limit),
@@ -216,13 +217,15 @@ impl Run<'_> {
     }
 }
 
-fn load(plan: &Plan) -> Result<Model, Failure> {
+/// The base with the plan's adapter on it.
+pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
     let model = &plan.model;
     let mut loaded = Model::load(&model.folder, model.dtype, &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
+    loaded.set_compute(model.base_compute.into());
     Ok(loaded)
 }
 

@@ -5,7 +5,7 @@ use rankine_models::weights::StoredDtype;
 use serde::{Serialize, Serializer};
 
 use super::Decider;
-use crate::recipe::Dtype;
+use crate::recipe::{BaseCompute, Dtype};
 
 /// A device of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -122,8 +122,6 @@ impl DevicePlan {
     pub fn dtype(self, asked: Dtype, stored: StoredDtype) -> Result<StoredDtype, (String, String)> {
         let no_bf16 = matches!(self.backend, Backend::Vulkan | Backend::Wgpu);
         match asked {
-            // Half the memory is not worth a conversion at each matrix product.
-            Dtype::Auto if self.backend == Backend::Cpu => Ok(StoredDtype::F32),
             Dtype::Auto if no_bf16 && stored == StoredDtype::BF16 => Ok(StoredDtype::F32),
             Dtype::Auto => Ok(stored),
             Dtype::Bf16 if no_bf16 => Err((
@@ -134,6 +132,28 @@ impl DevicePlan {
             Dtype::Bf16 => Ok(StoredDtype::BF16),
             Dtype::F16 => Ok(StoredDtype::F16),
         }
+    }
+}
+
+impl DevicePlan {
+    /// How products with the frozen base are computed.
+    ///
+    /// # Errors
+    /// A way that the device does not have: what, and what to do.
+    pub fn compute(self, asked: BaseCompute) -> Result<BaseCompute, (String, String)> {
+        if self.backend != Backend::Cpu && asked != BaseCompute::F32 {
+            let what = format!("`{}` is a way of the CPU, and the device is {self}", asked.name());
+            return Err((what, "leave it out, or use `device: cpu`".to_owned()));
+        }
+        Ok(asked)
+    }
+
+    /// Tokens of one forward and backward pass, where documents go side by side without padding. A GPU takes
+    /// micro-batches as they are: few shapes, and the recipe says how much fits.
+    pub fn piece_tokens(self) -> Option<usize> {
+        // Enough rows that packing a weight is a few percent of multiplying with it; half as many cost speed, twice as
+        // many memory.
+        (self.backend == Backend::Cpu).then_some(512)
     }
 }
 
@@ -195,9 +215,12 @@ mod tests {
     #[test]
     fn the_type_is_what_the_device_can_do() {
         let vulkan = DevicePlan { backend: Backend::Vulkan, index: 0 };
-        assert_eq!(DevicePlan::CPU.dtype(Dtype::Auto, StoredDtype::BF16), Ok(StoredDtype::F32));
+        assert_eq!(DevicePlan::CPU.dtype(Dtype::Auto, StoredDtype::BF16), Ok(StoredDtype::BF16));
         assert_eq!(DevicePlan::CPU.dtype(Dtype::Bf16, StoredDtype::F32), Ok(StoredDtype::BF16));
         assert_eq!(vulkan.dtype(Dtype::Auto, StoredDtype::F16), Ok(StoredDtype::F16));
         assert!(vulkan.dtype(Dtype::Bf16, StoredDtype::BF16).is_err());
+        assert_eq!(DevicePlan::CPU.compute(BaseCompute::Int16), Ok(BaseCompute::Int16));
+        assert_eq!(vulkan.compute(BaseCompute::F32), Ok(BaseCompute::F32));
+        assert!(vulkan.compute(BaseCompute::Int8).is_err());
     }
 }

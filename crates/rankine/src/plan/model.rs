@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::device::{self, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
+use crate::recipe::BaseCompute;
 
 /// The base model.
 #[derive(Debug, Serialize)]
@@ -37,6 +38,8 @@ pub struct ModelPlan {
     /// The type of the frozen weights in memory.
     #[serde(serialize_with = "device::serialize_dtype")]
     pub dtype: StoredDtype,
+    /// How products with the frozen base are computed.
+    pub base_compute: BaseCompute,
     /// Where it runs.
     pub device: DevicePlan,
     /// Its shape.
@@ -107,6 +110,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         decider.fault("dtype", format!("`dtype`: {what}"), help);
         stored_dtype
     });
+    let asked = recipe.base_compute.unwrap_or_default();
+    let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
+        decider.fault("base_compute", format!("`base_compute`: {what}"), help);
+        asked
+    });
     let names = files.shards().iter().filter_map(|shard| shard.path().file_name());
     Some(ModelPlan {
         reference,
@@ -118,6 +126,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         weight_bytes: files.total_bytes(),
         stored_dtype,
         dtype,
+        base_compute,
         device,
         config,
         folder,

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::device::dtype_name;
 use super::{Forecast, Plan, Validation};
+use crate::recipe::BaseCompute;
 use crate::terminal::numbers::{bytes, count, counted, float, percent};
 use crate::terminal::table::columns;
 
@@ -67,7 +68,11 @@ impl Plan {
                 count(config.max_position_embeddings),
             ),
         );
-        row("device", format!("{}, frozen weights in {}", model.device, dtype_name(model.dtype)));
+        let compute = match model.base_compute {
+            BaseCompute::F32 => String::new(),
+            other => format!(", multiplied in {}", other.name()),
+        };
+        row("device", format!("{}, frozen weights in {}{compute}", model.device, dtype_name(model.dtype)));
         let kind = match self.adapter.kind {
             AdapterKind::Lora => "lora",
             AdapterKind::Dora => "dora",

@@ -36,6 +36,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
         ("model", json!(format!("{} of {} parameters", model.model_type, model.parameters))),
         ("base weights", json!(weights_mark(&model.folder))),
         ("dtype", json!(model.dtype.name())),
+        ("base_compute", json!(model.base_compute)),
         ("adapter", json!(plan.adapter.kind)),
         ("data", json!(data)),
         ("weights", json!(plan.data.datasets.iter().map(|dataset| dataset.weight).collect::<Vec<_>>())),

@@ -1,15 +1,18 @@
 //! Loops compiled for the instruction sets at hand, and a vectorisable exponential.
 
-/// Defines a function whose body is compiled for AVX-512, AVX2 and the portable baseline, chosen at run time.
+/// Defines a function whose body is compiled for AVX-512, AVX2 and the portable baseline; its first argument says
+/// which one runs.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        #[allow(clippy::too_many_arguments, reason = "slices that go side by side")]
+        $vis fn $name(set: $crate::kernel::InstructionSet, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn portable($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::kernel::InstructionSet::{Avx2, Avx512, Avx512Vnni};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
                     portable($($arg),*)
@@ -18,28 +21,24 @@ macro_rules! vectorised {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     portable($($arg),*)
                 }
-                if std::is_x86_feature_detected!("avx512f")
-                    && std::is_x86_feature_detected!("avx512bw")
-                    && std::is_x86_feature_detected!("avx512dq")
-                    && std::is_x86_feature_detected!("avx512vl")
-                {
-                    // SAFETY: every feature that the function enables was just detected.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                match set {
+                    // SAFETY: a set is only current where the machine has it.
+                    Avx512 | Avx512Vnni => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    return unsafe { avx2($($arg),*) };
+                    Avx2 => return unsafe { avx2($($arg),*) },
+                    _ => {}
                 }
             }
+            let _ = set;
             portable($($arg),*)
         }
     };
 }
-pub(super) use vectorised;
+pub(crate) use vectorised;
 
 /// `exp(x)` within 2 units in the last place, without a branch or a call. Below -87 it is 0, above 88 it stays.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts so that r is exact (Cephes, expf.c).
     let clamped = x.clamp(-87.3, 88.3);
     let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
@@ -60,7 +59,7 @@ const LANES: usize = 16;
 
 /// `sum(a * b)`.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a_whole, a_rest) = a.as_chunks::<LANES>();
     let (b_whole, b_rest) = b.as_chunks::<LANES>();
@@ -75,7 +74,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest value.
 #[inline(always)]
-pub(super) fn max(values: &[f32]) -> f32 {
+pub(crate) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();
     for chunk in whole {
@@ -88,7 +87,7 @@ pub(super) fn max(values: &[f32]) -> f32 {
 
 vectorised! {
     /// Replaces each value by `exp(value * scale - shift)` and returns their sum.
-    pub(super) fn exp_and_sum(values: &mut [f32], scale: f32, shift: f32) -> f32 {
+    pub(crate) fn exp_and_sum(values: &mut [f32], scale: f32, shift: f32) -> f32 {
         let mut lanes = [0.0_f32; LANES];
         let (whole, rest) = values.as_chunks_mut::<LANES>();
         for chunk in whole {
@@ -108,14 +107,30 @@ vectorised! {
 
 vectorised! {
     /// The largest value.
-    pub(super) fn maximum(values: &[f32]) -> f32 {
+    pub(crate) fn maximum(values: &[f32]) -> f32 {
         max(values)
     }
 }
 
 vectorised! {
+    /// The largest magnitude; infinite or NaN where a value is.
+    pub(crate) fn largest_magnitude(values: &[f32]) -> f32 {
+        // Magnitudes compare as their bits, and NaN is above infinity.
+        let mut lanes = [0_u32; LANES];
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for chunk in whole {
+            for lane in 0..LANES {
+                lanes[lane] = lanes[lane].max(chunk[lane].to_bits() & 0x7fff_ffff);
+            }
+        }
+        let rest = rest.iter().map(|value| value.to_bits() & 0x7fff_ffff);
+        f32::from_bits(rest.chain(lanes).max().unwrap_or(0))
+    }
+}
+
+vectorised! {
     /// Multiplies every value.
-    pub(super) fn scale(values: &mut [f32], factor: f32) {
+    pub(crate) fn scale(values: &mut [f32], factor: f32) {
         for value in values {
             *value *= factor;
         }
@@ -124,7 +139,7 @@ vectorised! {
 
 vectorised! {
     /// `into += from`.
-    pub(super) fn add(into: &mut [f32], from: &[f32]) {
+    pub(crate) fn add(into: &mut [f32], from: &[f32]) {
         for (into, from) in into.iter_mut().zip(from) {
             *into += from;
         }
@@ -134,6 +149,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::InstructionSet;
 
     #[test]
     fn exp_is_close_to_the_libraries() {
@@ -153,9 +169,12 @@ mod tests {
         let values: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin()).collect();
         let expected: f32 = values.iter().map(|v| v * v).sum();
         assert!((dot(&values, &values) - expected).abs() < 1e-5);
-        assert_eq!(maximum(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        assert_eq!(
+            maximum(InstructionSet::current(), &values),
+            values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        );
         let mut powers = values.clone();
-        let sum = exp_and_sum(&mut powers, 2.0, 0.5);
+        let sum = exp_and_sum(InstructionSet::current(), &mut powers, 2.0, 0.5);
         let expected: f32 = values.iter().map(|v| (v * 2.0 - 0.5).exp()).sum();
         assert!((sum - expected).abs() < 1e-4);
     }
