@@ -62,9 +62,7 @@ pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]
         let loss = picked.sum().neg();
         sum = Some(sum.map_or(loss.clone(), |sum| sum + loss));
         if hidden.is_tracked() {
-            let probabilities = log_probabilities.exp();
-            let dtype = weight.dtype();
-            let expected = probabilities.cast(dtype).matmul(weight.clone()).cast(DType::F32);
+            let expected = linear(log_probabilities.exp(), weight.clone().transpose());
             let observed = weight.clone().select(0, target).cast(DType::F32);
             gradients.push(expected - observed); // [rows, d]
         }
