@@ -12,7 +12,7 @@ use rankine_nn::embedding::Embedding;
 use rankine_nn::linear::{Linear, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, Angles, Attended, Compute, Projection};
+use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Projection};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -28,8 +28,8 @@ pub struct Model {
     pub model: Decoder,
     /// The head; `None` where it is the embedding table.
     pub lm_head: Option<Linear>,
-    /// How products with the frozen base are computed on the CPU.
-    compute: Compute,
+    /// How products with a tied head are computed on the CPU.
+    tied_product: FrozenProduct,
     frequencies: Vec<f32>,
     device: Device,
 }
@@ -148,7 +148,7 @@ impl Model {
             config,
             model: Decoder { embed_tokens, layers, norm },
             lm_head,
-            compute: Compute::F32,
+            tied_product: FrozenProduct::default(),
             frequencies,
             device: device.clone(),
         }
@@ -223,7 +223,8 @@ impl Model {
             Some(head) => head.forward(hidden, pass),
             None => {
                 let weight = self.model.embed_tokens.weight.value(pass);
-                ops::linears(hidden, None, &[Projection { compute: self.compute, ..Projection::plain(weight) }], None)
+                let product = self.tied_product.clone();
+                ops::linears(hidden, None, &[Projection { product, ..Projection::plain(weight) }], None)
             }
         }
     }
@@ -241,15 +242,21 @@ impl Model {
         }
     }
 
-    /// How products with the frozen base are computed on the CPU.
-    pub fn compute(&self) -> Compute {
-        self.compute
+    /// How products with the head are computed on the CPU.
+    pub fn head_product(&self) -> &FrozenProduct {
+        self.lm_head.as_ref().map_or(&self.tied_product, |head| &head.product)
     }
 
     /// Has products with the frozen base computed in another way on the CPU, from here on.
     pub fn set_compute(&mut self, compute: Compute) {
-        self.compute = compute;
-        self.for_each_linear(&mut |_, linear| linear.compute = compute);
+        let product = |weight: &Parameter<2>| match weight {
+            Parameter::Frozen(weight) => FrozenProduct::new(weight, compute),
+            Parameter::Trained(_) => FrozenProduct::default(),
+        };
+        if self.lm_head.is_none() {
+            self.tied_product = product(&self.model.embed_tokens.weight);
+        }
+        self.for_each_linear(&mut |_, linear| linear.product = product(&linear.weight));
     }
 
     /// An empty cache for one sequence.

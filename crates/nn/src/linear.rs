@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rankine_ops::{self as ops, Compute, LowRank, Projection};
+use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection};
 
 use crate::lora::LoraInit;
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
@@ -18,7 +18,7 @@ pub struct Linear {
     /// What is trained beside the weight.
     pub adapter: Option<Adapter>,
     /// How products with the frozen weight are computed on the CPU.
-    pub compute: Compute,
+    pub product: FrozenProduct,
 }
 
 /// What is trained beside a frozen weight. A new method is a variant here.
@@ -60,7 +60,7 @@ impl Linear {
             weight: Parameter::Frozen(weight),
             bias: bias.map(Parameter::Frozen),
             adapter: None,
-            compute: Compute::F32,
+            product: FrozenProduct::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Linear {
             Some(_) => return None,
         };
         let bias = self.bias.as_ref().map(|bias| bias.value(pass));
-        Some(Projection { weight: self.weight.value(pass), bias, update, compute: self.compute })
+        Some(Projection { weight: self.weight.value(pass), bias, update, product: self.product.clone() })
     }
 
     /// [out, in].

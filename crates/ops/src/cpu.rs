@@ -1,6 +1,7 @@
 //! The operations on the CPU in f32, each with its backward written by hand.
 
 mod attention;
+mod frozen;
 mod graph;
 mod head;
 mod host;
@@ -10,6 +11,7 @@ mod rotary;
 mod spec;
 mod swiglu;
 
+pub use frozen::FrozenProduct;
 pub(crate) use graph::FusedOps;
 pub(crate) use head::Head;
 pub(crate) use host::Host;

@@ -1,8 +1,8 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 
 use crate::composed::linear;
-use crate::cpu::{Head, Host};
-use crate::kernel::{Compute, InstructionSet};
+use crate::cpu::{FrozenProduct, Head, Host};
+use crate::kernel::InstructionSet;
 use crate::operations::on_cpu;
 
 /// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
@@ -26,15 +26,15 @@ const CHUNK: usize = 256;
 /// (after [Cut Your Losses](https://arxiv.org/abs/2411.09009) and Liger's fused linear cross-entropy).
 ///
 /// # Shapes
-/// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n. `compute` is how the CPU multiplies with the
-/// weight.
-pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], compute: Compute) -> LossSum {
+/// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n.
+/// `product` is how the CPU multiplies with the weight.
+pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], product: &FrozenProduct) -> LossSum {
     let device = hidden.device().inner();
     let [n, width] = hidden.dims();
     let frozen = !weight.is_autodiff() && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
     if on_cpu([hidden.dtype()], &hidden) && frozen {
         let (h, w) = (Host::of(&hidden.clone().inner()), Host::of(weight));
-        let head = Head { weight: w.held(), width, compute, set: InstructionSet::current() };
+        let head = Head { weight: w.held(), width, product, set: InstructionSet::current() };
         let (sum, gradient) = head.loss_and_gradient(h.values(), targets, hidden.is_tracked());
         let sum = Tensor::from_data(TensorData::new(vec![sum as f32], [1]), &device);
         let objective = match gradient {

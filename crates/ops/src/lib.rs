@@ -15,6 +15,7 @@ mod kernel;
 mod layout;
 mod operations;
 
+pub use cpu::FrozenProduct;
 pub use head_loss::{LossSum, cross_entropy, head_loss};
 pub use kernel::{Compute, InstructionSet};
 pub use layout::{Angles, Attended};

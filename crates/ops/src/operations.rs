@@ -2,8 +2,8 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{DType, Tensor};
 
 use crate::composed;
-use crate::cpu::{AttentionSpec, FrozenLayer, FrozenNorm, FusedOps, Host, LinearsSpec, MlpSpec};
-use crate::kernel::{Compute, InstructionSet};
+use crate::cpu::{AttentionSpec, FrozenLayer, FrozenNorm, FrozenProduct, FusedOps, Host, LinearsSpec, MlpSpec};
+use crate::kernel::InstructionSet;
 use crate::layout::{Angles, Attended};
 
 /// `y = w * x / sqrt(mean(x^2) + eps)` over the last dimension
@@ -166,7 +166,7 @@ pub struct Projection {
     /// What is added to the frozen product.
     pub update: Option<LowRank>,
     /// How the product with a frozen `W` is computed on the CPU.
-    pub compute: Compute,
+    pub product: FrozenProduct,
 }
 
 /// `s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)), contracted to rank r first both ways.
@@ -192,7 +192,7 @@ pub struct Norm {
 impl Projection {
     /// A weight alone.
     pub fn plain(weight: Tensor<2>) -> Self {
-        Self { weight, bias: None, update: None, compute: Compute::F32 }
+        Self { weight, bias: None, update: None, product: FrozenProduct::default() }
     }
 
     /// Whether only the update can be in the graph.
@@ -209,7 +209,7 @@ impl Projection {
             weight: Host::of(&self.weight),
             bias: self.bias.as_ref().map(Host::of),
             scale: self.update.as_ref().map(|update| update.scale as f32),
-            compute: self.compute,
+            product: self.product.clone(),
         }
     }
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use rankine_ops::{self as ops, Angles, Attended, Compute, InstructionSet, LowRank, Norm, Projection, composed};
+use rankine_ops::{
+    self as ops, Angles, Attended, Compute, FrozenProduct, InstructionSet, LowRank, Norm, Projection, composed,
+};
 
 /// Relative to the largest value of the tensor, and at least to 1, the size of the inputs: some gradients are 0.
 const TOLERANCE: f32 = 2e-6;
@@ -101,7 +103,7 @@ fn projection(weight: &Tensor<2>, bias: Option<usize>, update: Option<(&Tensor<2
         weight: weight.clone(),
         bias: bias.map(|seed| Tensor::from_data(TensorData::new(values(out, seed), [out]), &Device::flex())),
         update: update.map(|(a, b, scale)| LowRank { a: a.clone(), b: b.clone(), scale }),
-        compute: Compute::F32,
+        product: FrozenProduct::default(),
     }
 }
 
@@ -338,12 +340,15 @@ fn head_loss() {
                 };
                 assert_close(name, &host(loss.sum), &expected_sum, TOLERANCE);
                 assert_close(name, &host(hidden.grad(&loss.objective.backward()).unwrap()), expected, DEEP);
-                let plain = ops::head_loss(hidden.clone().inner(), &weight, &targets, Compute::F32);
+                let plain = ops::head_loss(hidden.clone().inner(), &weight, &targets, &FrozenProduct::default());
                 assert_close(name, &host(plain.sum), &expected_sum, TOLERANCE);
             };
             for set in InstructionSet::available() {
                 let name = format!("{name}, {set}");
-                check(&name, set.scope(|| ops::head_loss(hidden.clone(), &weight, &targets, Compute::F32)));
+                check(
+                    &name,
+                    set.scope(|| ops::head_loss(hidden.clone(), &weight, &targets, &FrozenProduct::default())),
+                );
             }
             check(&format!("{name}, composed"), composed::head_loss(hidden.clone(), &weight, &targets));
         }
@@ -359,7 +364,7 @@ fn head_loss_of_large_logits() {
     let hidden = leaf([n, d], 1).add_scalar(2.0).detach().require_grad();
     let targets = vec![3, 1299, 640, 0, 512];
     let whole = ops::cross_entropy(composed::linear(hidden.clone(), weight.clone()), &targets);
-    let loss = ops::head_loss(hidden.clone(), &weight, &targets, Compute::F32);
+    let loss = ops::head_loss(hidden.clone(), &weight, &targets, &FrozenProduct::default());
     assert_close("sum", &host(loss.sum), &host(whole.sum), TOLERANCE);
     let gradient = |loss: Tensor<1>| host(hidden.grad(&loss.backward()).unwrap());
     assert_close("gradient", &gradient(loss.objective), &gradient(whole.objective), DEEP);
@@ -371,8 +376,10 @@ fn integer_products_are_close_and_the_same_on_every_set() {
     let (n, input, out, r) = (45, 300, 70, 4);
     let weight = leaf([out, input], 4).inner().cast(DType::BF16);
     let leaves = [leaf([n, input], 1), leaf([r, input], 2), leaf([out, r], 3)];
-    let layers =
-        |x: &[Tensor<2>], compute| [Projection { compute, ..projection(&weight, None, Some((&x[1], &x[2], 0.5))) }];
+    let layers = |x: &[Tensor<2>], compute| {
+        let product = FrozenProduct::new(&weight, compute);
+        [Projection { product, ..projection(&weight, None, Some((&x[1], &x[2], 0.5))) }]
+    };
     let (expected, expected_gradients) =
         run(&leaves, &|x| composed::linears(x[0].clone(), None, &layers(&x, Compute::F32), None));
     for (compute, limit) in [(Compute::Int16, 1e-3), (Compute::Int8, 2e-2)] {
@@ -405,7 +412,8 @@ fn integer_products_of_hard_blocks() {
     let weight = leaf([out, input], 4).inner();
     let tensor = |x: &[f32]| Tensor::<2>::from_data(TensorData::new(x.to_vec(), [n, input]), &Device::flex());
     let product = |x: &[f32], compute| {
-        host(ops::linears(tensor(x), None, &[Projection { compute, ..projection(&weight, None, None) }], None))
+        let product = FrozenProduct::new(&weight, compute);
+        host(ops::linears(tensor(x), None, &[Projection { product, ..projection(&weight, None, None) }], None))
     };
     for compute in [Compute::Int16, Compute::Int8] {
         for set in InstructionSet::available() {
@@ -504,13 +512,16 @@ fn bits_do_not_depend_on_threads() {
     let leaves = [leaf([tokens, d], 8), leaf([4, d], 9), leaf([h * e, 4], 10)];
     for compute in [Compute::F32, Compute::Int16, Compute::Int8] {
         let step = || {
-            let layer = |index: usize| Projection { compute, ..projection(&weights[index], None, None) };
-            let q = Projection { compute, ..projection(&weights[0], None, Some((&leaves[1], &leaves[2], 0.5))) };
+            let product = |index: usize| FrozenProduct::new(&weights[index], compute);
+            let layer =
+                |index: usize| Projection { product: product(index), ..projection(&weights[index], None, None) };
+            let update = Some((&leaves[1], &leaves[2], 0.5));
+            let q = Projection { product: product(0), ..projection(&weights[0], None, update) };
             let x =
                 ops::attention_layer(leaves[0].clone(), &norm, &[q, layer(1), layer(2), layer(3)], &angles, &attended);
             let x = ops::mlp(x, &norm, &layer(4), &layer(5), &layer(6));
             let targets: Vec<i64> = (0..tokens as i64).collect();
-            let loss = ops::head_loss(x, &weights[7], &targets, compute);
+            let loss = ops::head_loss(x, &weights[7], &targets, &product(7));
             let gradients = loss.objective.backward();
             let mut bits: Vec<u32> = host(loss.sum).iter().map(|v| v.to_bits()).collect();
             for leaf in &leaves {

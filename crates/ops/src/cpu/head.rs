@@ -2,25 +2,38 @@
 
 use rayon::prelude::*;
 
+use super::frozen::FrozenProduct;
 use crate::kernel::math::{exp_and_sum, maximum, scale};
 use crate::kernel::{
-    Compute, InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values,
-    Write, fresh, products,
+    InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh,
+    products,
 };
 
-/// Rows that one task takes over all of the vocabulary.
-const ROWS: usize = 256;
+/// Rows that are taken over all of the vocabulary at once.
+const ROWS: usize = 512;
 
-/// Vocabulary of one tile: its logits stay in the second-level cache.
-const TILE: usize = 512;
+/// Vocabulary of one tile: `ROWS * TILE` logits are held. Whole blocks and panels of integers.
+const TILE: usize = 2048;
 
 /// The head's weight [v, d], and how products with it are computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) weight: Values<'a>,
     pub(crate) width: usize,
-    pub(crate) compute: Compute,
+    pub(crate) product: &'a FrozenProduct,
     pub(crate) set: InstructionSet,
+}
+
+/// One row between two tiles.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    target: usize,
+    /// The largest logit so far.
+    top: f32,
+    /// The sum of `exp(logit - top)` so far.
+    total: f32,
+    /// The target's logit.
+    picked: f32,
 }
 
 impl Head<'_> {
@@ -34,75 +47,107 @@ impl Head<'_> {
         wants_gradient: bool,
     ) -> (f64, Option<Vec<f32>>) {
         let width = self.width;
-        // Two tasks a thread even out the threads; a task is worth a pass over the weight from a few tiles of rows on.
-        let rows = targets.len().div_ceil(2 * rayon::current_num_threads()).clamp(32, ROWS);
-        // SAFETY: where it is asked for, each task sets all of its rows.
+        // SAFETY: where it is asked for, each row is set.
         let mut gradient = unsafe { fresh(if wants_gradient { hidden.len() } else { 0 }) };
-        let mut losses = vec![0.0; targets.len()];
-        let tasks = losses.par_chunks_mut(rows).zip(targets.par_chunks(rows)).zip(hidden.par_chunks(rows * width));
-        if wants_gradient {
-            tasks.zip(gradient.par_chunks_mut(rows * width)).for_each(|(((losses, targets), hidden), gradient)| {
-                self.rows(hidden, targets, losses, Some(gradient));
-            });
-        } else {
-            tasks.for_each(|((losses, targets), hidden)| self.rows(hidden, targets, losses, None));
+        let mut sum = 0.0;
+        for (index, (hidden, targets)) in hidden.chunks(ROWS * width).zip(targets.chunks(ROWS)).enumerate() {
+            let start = index * ROWS * width;
+            let gradient = wants_gradient.then(|| &mut gradient[start..start + hidden.len()]);
+            sum += self.rows(hidden, targets, gradient);
         }
-        (losses.iter().map(|loss| f64::from(*loss)).sum(), wants_gradient.then_some(gradient))
+        (sum, wants_gradient.then_some(gradient))
     }
 
     /// Some rows over all of the vocabulary: with the largest logit so far as the exponent's zero, raised as larger
     /// ones come ([Milakov & Gimelshein 2018](https://arxiv.org/abs/1805.02867)).
-    fn rows(&self, hidden: &[f32], targets: &[i64], losses: &mut [f32], mut gradient: Option<&mut [f32]>) {
-        let Self { weight, width, compute, set } = *self;
+    fn rows(&self, hidden: &[f32], targets: &[i64], mut gradient: Option<&mut [f32]>) -> f64 {
+        let Self { weight, width, set, .. } = *self;
         let (n, vocab) = (targets.len(), weight.len() / width);
-        let mut tops = vec![f32::NEG_INFINITY; n];
-        let mut totals = vec![0.0_f32; n];
-        let mut picked = vec![0.0_f32; n];
-        let left = Packed::new(set, compute, hidden, n, width);
-        let mut logits = vec![0.0; n * TILE.min(vocab)];
+        let row = |target: &i64| {
+            let target = usize::try_from(*target).unwrap_or_default();
+            Row { target, top: f32::NEG_INFINITY, total: 0.0, picked: 0.0 }
+        };
+        let mut rows: Vec<Row> = targets.iter().map(row).collect();
+        let left = self.pack(hidden, n, width);
+        // SAFETY: the product sets the part that is read.
+        let mut logits = unsafe { fresh(n * TILE.min(vocab)) };
         for start in (0..vocab).step_by(TILE) {
             let count = TILE.min(vocab - start);
             let logits = &mut logits[..n * count];
-            let part = weight.from(start * width);
-            products(
-                logits,
-                count,
-                &[left.job(count, Right::new(part, Order::AlongK, width), Write::Set)],
-                Threads::One,
-            );
-            for (row, logits) in logits.chunks_exact_mut(count).enumerate() {
-                if let Some(place) = usize::try_from(targets[row]).ok().and_then(|target| target.checked_sub(start)) {
-                    picked[row] = logits.get(place).copied().unwrap_or(picked[row]);
+            let job = match &left {
+                Packed::Float(left) => {
+                    let right = Right::new(weight.from(start * width), Order::AlongK, width);
+                    Job::float(0..count, vec![Term::new(left, right)], Write::Set)
                 }
-                let top = maximum(set, logits).max(tops[row]);
-                if top > tops[row] {
-                    let factor = (tops[row] - top).exp();
-                    totals[row] *= factor;
-                    if let Some(gradient) = gradient.as_deref_mut().filter(|_| start > 0) {
-                        scale(set, &mut gradient[row * width..(row + 1) * width], factor);
-                    }
-                    tops[row] = top;
+                Packed::Integer(left) => {
+                    let right = self.product.forward(left, weight, width, start);
+                    Job::integer(0..count, IntegerTerm { left, right }, Write::Set)
                 }
-                totals[row] += exp_and_sum(set, logits, 1.0, tops[row]);
+            };
+            products(logits, count, &[job], Threads::All);
+            let first = start == 0;
+            match gradient.as_deref_mut() {
+                None => rows.par_iter_mut().zip(logits.par_chunks_exact_mut(count)).for_each(|(row, logits)| {
+                    row.add(set, logits, start);
+                }),
+                Some(gradient) => rows
+                    .par_iter_mut()
+                    .zip(logits.par_chunks_exact_mut(count))
+                    .zip(gradient.par_chunks_exact_mut(width))
+                    .for_each(|((row, logits), gradient)| {
+                        let factor = row.add(set, logits, start);
+                        if factor != 1.0 && !first {
+                            scale(set, gradient, factor);
+                        }
+                    }),
             }
-            if let Some(gradient) = gradient.as_deref_mut() {
-                let powers = Packed::new(set, compute, logits, n, count);
-                let write = if start == 0 { Write::Set } else { Write::Add };
-                let right = Right::new(part, Order::AcrossColumns, width);
-                products(gradient, width, &[powers.job(width, right, write)], Threads::One);
-            }
+            let Some(gradient) = gradient.as_deref_mut() else { continue };
+            let write = if first { Write::Set } else { Write::Add };
+            let powers = self.pack(logits, n, count);
+            let job = match &powers {
+                Packed::Float(left) => {
+                    let right = Right::new(weight.from(start * width), Order::AcrossColumns, width);
+                    Job::float(0..width, vec![Term::new(left, right)], write)
+                }
+                Packed::Integer(left) => {
+                    let right = self.product.backward(left, weight, width, start);
+                    Job::integer(0..width, IntegerTerm { left, right }, write)
+                }
+            };
+            products(gradient, width, &[job], Threads::All);
         }
-        let mut line = vec![0.0; width];
-        for row in 0..n {
-            losses[row] = totals[row].ln() + tops[row] - picked[row];
-            if let Some(gradient) = gradient.as_deref_mut() {
-                let target = usize::try_from(targets[row]).unwrap_or_default();
-                weight.from(target * width).widen(set, &mut line);
-                let factor = 1.0 / totals[row];
-                let gradient = &mut gradient[row * width..(row + 1) * width];
+        if let Some(gradient) = gradient {
+            rows.par_iter().zip(gradient.par_chunks_exact_mut(width)).for_each(|(row, gradient)| {
+                let mut line = vec![0.0; width];
+                weight.from(row.target * width).widen(set, &mut line);
+                let factor = 1.0 / row.total;
                 gradient.iter_mut().zip(&line).for_each(|(gradient, weight)| *gradient = *gradient * factor - weight);
-            }
+            });
         }
+        rows.iter().map(|row| f64::from(row.total.ln() + row.top - row.picked)).sum()
+    }
+
+    fn pack(&self, values: &[f32], rows: usize, k: usize) -> Packed {
+        let source = LeftSource::new(values, k);
+        match self.product.compute().format(self.set) {
+            None => Packed::Float(Left::pack(self.set, source, rows, k, Threads::All)),
+            Some(format) => Packed::Integer(IntegerLeft::pack(self.set, format, source, rows, k, Threads::All)),
+        }
+    }
+}
+
+impl Row {
+    /// Takes a tile of logits in, from vocabulary `start` on, and leaves `exp(logit - top)` in their place. Returns the
+    /// factor that what was summed before is worth under the new top.
+    fn add(&mut self, set: InstructionSet, logits: &mut [f32], start: usize) -> f32 {
+        if let Some(logit) = self.target.checked_sub(start).and_then(|place| logits.get(place)) {
+            self.picked = *logit;
+        }
+        let top = maximum(set, logits).max(self.top);
+        let factor = if top > self.top { (self.top - top).exp() } else { 1.0 };
+        self.top = top;
+        self.total = self.total * factor + exp_and_sum(set, logits, 1.0, top);
+        factor
     }
 }
 
@@ -110,24 +155,4 @@ impl Head<'_> {
 enum Packed {
     Float(Left),
     Integer(IntegerLeft),
-}
-
-impl Packed {
-    fn new(set: InstructionSet, compute: Compute, values: &[f32], rows: usize, k: usize) -> Self {
-        let source = LeftSource::new(values, k);
-        match compute.format(set) {
-            None => Self::Float(Left::pack(set, source, rows, k, Threads::One)),
-            Some(format) => Self::Integer(IntegerLeft::pack(set, format, source, rows, k, Threads::One)),
-        }
-    }
-
-    fn job<'a>(&'a self, columns: usize, right: Right<'a>, write: Write<'a>) -> Job<'a> {
-        match self {
-            Self::Float(left) => Job::float(0..columns, vec![Term::new(left, right)], write),
-            Self::Integer(left) => {
-                let integer = vec![IntegerTerm { left, right }];
-                Job { columns: 0..columns, integer, terms: Vec::new(), write }
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
 //! Linear layers that share their input, side by side: `y_i = x W_i^T + bias_i + s_i (x A_i^T) B_i^T`.
 
+use super::frozen::FrozenProduct;
 use crate::kernel::{
-    Compute, InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values,
-    Write, fresh, math, products, thin, transposed,
+    InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh,
+    math, products, thin, transposed,
 };
 
 /// One layer.
@@ -15,7 +16,7 @@ pub(crate) struct Layer<'a> {
     /// The low-rank update.
     pub(crate) update: Option<Update<'a>>,
     /// How the product with `W` is computed.
-    pub(crate) compute: Compute,
+    pub(crate) product: &'a FrozenProduct,
     pub(crate) out: usize,
 }
 
@@ -89,7 +90,8 @@ impl Linears<'_> {
             let parts = self.thin_forward(x, n, &mut y, write);
             return (y, parts);
         }
-        let float = self.layers.iter().any(|layer| layer.compute.format(set).is_none() || layer.update.is_some());
+        let float =
+            self.layers.iter().any(|layer| layer.product.compute().format(set).is_none() || layer.update.is_some());
         let left = float.then(|| Left::pack(set, LeftSource::new(x, input), n, input, Threads::All));
         let rounded = self.rounded(LeftSource::new(x, input), n, input);
         // SAFETY: every layer with an update sets its columns, and no other has any.
@@ -105,13 +107,15 @@ impl Linears<'_> {
         }
         let packed_parts = (rank > 0).then(|| Left::pack(set, LeftSource::new(&parts, rank), n, rank, Threads::All));
         let jobs = self.places().map(|Place { layer, column, part }| {
-            let weight = Right::new(layer.weight, Order::AlongK, input);
             let mut job = Job::float(column..column + layer.out, Vec::new(), write);
             match (&rounded, &left) {
-                (Some(rounded), _) if layer.compute.format(set).is_some() => {
-                    job.integer.push(IntegerTerm { left: rounded, right: weight });
+                (Some(rounded), _) if layer.product.compute().format(set).is_some() => {
+                    let right = layer.product.forward(rounded, layer.weight, input, 0);
+                    job.integer.push(IntegerTerm { left: rounded, right });
                 }
-                (_, Some(left)) => job.terms.push(Term::new(left, weight)),
+                (_, Some(left)) => {
+                    job.terms.push(Term::new(left, Right::new(layer.weight, Order::AlongK, input)));
+                }
                 _ => unreachable!("packed in the way that some layer needs"),
             }
             if let (Some(Update { b, r, .. }), Some(parts)) = (layer.update, &packed_parts) {
@@ -168,17 +172,22 @@ impl Linears<'_> {
             let rounded: Vec<Option<IntegerLeft>> = self
                 .places()
                 .map(|Place { layer, column, .. }| {
-                    let format = layer.compute.format(set)?;
+                    let format = layer.product.compute().format(set)?;
                     let source = LeftSource::new(&dy[column..], width);
                     Some(IntegerLeft::pack(set, format, source, n, layer.out, Threads::All))
                 })
                 .collect();
             let mut job = Job::float(0..input, Vec::new(), write);
             for (Place { layer, column, part }, rounded) in self.places().zip(&rounded) {
-                let weight = Right::new(layer.weight, Order::AcrossColumns, input);
                 match rounded {
-                    Some(rounded) => job.integer.push(IntegerTerm { left: rounded, right: weight }),
-                    None => job.terms.push(Term { left: &left, k: column..column + layer.out, right: weight }),
+                    Some(rounded) => {
+                        let right = layer.product.backward(rounded, layer.weight, input, 0);
+                        job.integer.push(IntegerTerm { left: rounded, right });
+                    }
+                    None => {
+                        let right = Right::new(layer.weight, Order::AcrossColumns, input);
+                        job.terms.push(Term { left: &left, k: column..column + layer.out, right });
+                    }
                 }
                 if let (Some(Update { a, r, .. }), Some(dh)) = (layer.update, &packed_dh) {
                     let right = Right::new(Values::F32(a), Order::AcrossColumns, input);
@@ -218,7 +227,7 @@ impl Linears<'_> {
 
     /// The left side in the integers that a layer asks for; layers that share an input share their way to compute.
     fn rounded(&self, source: LeftSource<'_>, n: usize, k: usize) -> Option<IntegerLeft> {
-        let format = self.layers.iter().find_map(|layer| layer.compute.format(self.set))?;
+        let format = self.layers.iter().find_map(|layer| layer.product.compute().format(self.set))?;
         Some(IntegerLeft::pack(self.set, format, source, n, k, Threads::All))
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use burn::backend::flex::FlexTensor;
 
 use super::attention::{self, GradientLayout, Inputs};
+use super::frozen::FrozenProduct;
 use super::host::{Host, tensor};
 use super::linears::{Layer, Linears, Update, UpdateGradient};
 use super::rotary::Turn;
 use super::swiglu::GateUp;
 use super::{norm, rotary, swiglu};
-use crate::kernel::{Compute, InstructionSet, Write, fresh};
+use crate::kernel::{InstructionSet, Write, fresh};
 use crate::layout::{Angles, Attended};
 
 /// A frozen layer; its update is an input of the operation.
@@ -20,7 +21,7 @@ pub(crate) struct FrozenLayer {
     pub(crate) bias: Option<Host>,
     /// The update's scale, if it has one.
     pub(crate) scale: Option<f32>,
-    pub(crate) compute: Compute,
+    pub(crate) product: FrozenProduct,
 }
 
 /// A frozen norm.
@@ -68,7 +69,7 @@ fn layers<'a>(frozen: &'a [FrozenLayer], updates: &'a [[Host; 2]]) -> Vec<Layer<
         weight: frozen.weight.held(),
         bias: frozen.bias.as_ref().map(Host::held),
         update: frozen.scale.map(|scale| Update { a: a.values(), b: b.values(), scale, r: a.dims()[0] }),
-        compute: frozen.compute,
+        product: &frozen.product,
         out: frozen.weight.dims()[0],
     };
     frozen.iter().zip(updates).map(layer).collect()

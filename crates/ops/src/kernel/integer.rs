@@ -1,11 +1,12 @@
 //! Products in block fixed point: the left side's rows and the right side's columns are rounded to integers in blocks
 //! along `k`, each block with its own scale, and the integer sums of a block are exact in 32 bits.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::isa::InstructionSet;
 use super::math::{largest_magnitude, vectorised};
-use super::pack::{LeftSource, Order, Right, Tiles, Values, transpose, widen};
+use super::pack::{LeftSource, Order, Panel, Right, Tiles, Values, transpose, widen};
 use super::scratch::Scratch;
 use super::tile::Target;
 use super::{Shared, Threads};
@@ -181,6 +182,71 @@ pub(crate) struct IntegerPanel {
 /// Values of 4 bytes that a panel takes.
 pub(crate) fn panel_size(format: Format, k: usize, width: usize) -> usize {
     width * (lanes_of(k, format.group) + 2 * k.div_ceil(BLOCK))
+}
+
+/// A whole right side in integers, made once for a weight that does not change.
+#[derive(Debug)]
+pub(crate) struct IntegerPanels {
+    room: Scratch,
+    k: usize,
+    columns: usize,
+    set: InstructionSet,
+    format: Format,
+}
+
+// SAFETY: the values are written once, before anything shares them.
+unsafe impl Sync for IntegerPanels {}
+
+impl IntegerPanels {
+    /// Rounds all `columns` of the right side over `k`.
+    pub(crate) fn new(set: InstructionSet, format: Format, right: &Right<'_>, k: usize, columns: usize) -> Self {
+        assert!(right.holds(k, columns), "the right side holds its columns");
+        let lanes = set.tile().lanes;
+        let panels: Vec<Panel> = Panel::cut(columns, lanes).collect();
+        let size = panels.iter().map(|panel| panel_size(format, k, panel.vectors * lanes)).sum();
+        let mut this = Self { room: Scratch::new(size), k, columns, set, format };
+        let room = Shared(this.room.as_mut_ptr());
+        Threads::All.each(panels.len(), k * columns, |index| {
+            let panel = &panels[index];
+            let place = room.get().wrapping_add(this.offset(panel.start));
+            let columns = panel.start..panel.start + panel.count;
+            // SAFETY: the columns are the right side's, and each panel has room of its own.
+            unsafe { pack_panel(right, format, set, k, columns, place, panel.vectors * lanes) };
+        });
+        this
+    }
+
+    /// Whether these are the integers that a left side meets.
+    pub(crate) fn fits(&self, left: &IntegerLeft) -> bool {
+        (self.set, self.format) == (left.set, left.format)
+    }
+
+    /// Whether `k` (from a block's start) and `columns` (from a panel's start) lie within.
+    pub(crate) fn holds(&self, k: Range<usize>, columns: Range<usize>) -> bool {
+        let whole = k.end == self.k || k.len().is_multiple_of(BLOCK);
+        let aligned = k.start.is_multiple_of(BLOCK) && columns.start.is_multiple_of(2 * self.set.tile().lanes);
+        whole && aligned && k.end <= self.k && columns.end <= self.columns
+    }
+
+    /// Where the panel that begins at `column` lies: all before it are whole.
+    fn offset(&self, column: usize) -> usize {
+        column * panel_size(self.format, self.k, 1)
+    }
+
+    /// The panel that begins at `column`, from `k` on.
+    pub(crate) fn panel(&self, column: usize, k: usize) -> IntegerPanel {
+        let lanes = self.set.tile().lanes;
+        let width = if self.columns - column > lanes { 2 * lanes } else { lanes };
+        let count = self.k.div_ceil(BLOCK);
+        let place = self.room.as_ptr().wrapping_add(self.offset(column));
+        let scales = place.wrapping_add(lanes_of(self.k, self.format.group) * width);
+        let block = k / BLOCK * width;
+        IntegerPanel {
+            values: place.cast::<u32>().wrapping_add(lanes_of(k, self.format.group) * width),
+            scales: scales.wrapping_add(block),
+            starts: scales.wrapping_add(count * width + block).cast(),
+        }
+    }
 }
 
 /// Rounds `columns` of the right side over `k` into `room`.
@@ -370,6 +436,8 @@ trait IntegerSimd: Copy {
     /// `sums + a . b`, where the group at `a` meets the group of each lane.
     unsafe fn dot(sums: Self::V, a: *const i32, b: Self::V) -> Self::V;
     unsafe fn load_f32(from: *const f32) -> Self::F;
+    /// `sums * (scale * scales)`.
+    unsafe fn scaled(sums: Self::V, scale: *const f32, scales: Self::F) -> Self::F;
     /// `total + sums * (scale * scales)`.
     unsafe fn scale(total: Self::F, sums: Self::V, scale: *const f32, scales: Self::F) -> Self::F;
     unsafe fn store(to: *mut f32, v: Self::F);
@@ -380,10 +448,12 @@ unsafe fn tile<S: IntegerSimd, const ROWS: usize, const VECTORS: usize>(call: &C
     unsafe {
         let width = VECTORS * S::LANES;
         // The totals of a tile between blocks: in the first-level cache, since the registers hold the block's sums.
-        let mut totals = [[0.0_f32; 32]; 14];
+        let mut totals = MaybeUninit::<[[f32; 32]; 14]>::uninit();
+        // Opaque: kept in an array of its own, the compiler would give it registers that the sums need.
+        let totals: *mut f32 = std::hint::black_box(totals.as_mut_ptr().cast());
         let (mut a, mut a_scales) = (call.a, call.a_scales);
         let IntegerPanel { mut values, mut scales, mut starts } = call.panel;
-        for (_, lanes) in blocks(call.k, S::GROUP) {
+        for (block, lanes) in blocks(call.k, S::GROUP) {
             let mut first = [S::load(starts); 14];
             let mut second = [S::load(starts.add(width - S::LANES)); 14];
             for _ in 0..lanes {
@@ -404,26 +474,39 @@ unsafe fn tile<S: IntegerSimd, const ROWS: usize, const VECTORS: usize>(call: &C
             }
             let column = S::load_f32(scales);
             let column_2 = S::load_f32(scales.add(width - S::LANES));
-            super::tile::rows!(ROWS, ROW, {
-                let total = totals[ROW].as_mut_ptr();
-                S::store(total, S::scale(S::load_f32(total), first[ROW], a_scales.add(ROW), column));
-                if VECTORS == 2 {
-                    let total = total.add(S::LANES);
-                    S::store(total, S::scale(S::load_f32(total), second[ROW], a_scales.add(ROW), column_2));
-                }
-            });
+            if block.start == 0 {
+                super::tile::rows!(ROWS, ROW, {
+                    let total = totals.add(ROW * 32);
+                    S::store(total, S::scaled(first[ROW], a_scales.add(ROW), column));
+                    if VECTORS == 2 {
+                        S::store(total.add(S::LANES), S::scaled(second[ROW], a_scales.add(ROW), column_2));
+                    }
+                });
+            } else {
+                super::tile::rows!(ROWS, ROW, {
+                    let total = totals.add(ROW * 32);
+                    S::store(total, S::scale(S::load_f32(total), first[ROW], a_scales.add(ROW), column));
+                    if VECTORS == 2 {
+                        let total = total.add(S::LANES);
+                        S::store(total, S::scale(S::load_f32(total), second[ROW], a_scales.add(ROW), column_2));
+                    }
+                });
+            }
             a_scales = a_scales.add(ROWS);
             scales = scales.add(width);
             starts = starts.add(width);
         }
-        for (row, totals) in totals.iter().enumerate().take(ROWS) {
+        for row in 0..ROWS {
+            let totals = totals.add(row * 32).cast_const();
             let place = row * call.target.stride;
-            let line = std::slice::from_raw_parts_mut(call.target.c.add(place), call.target.columns);
+            let line = call.target.c.add(place);
             if call.target.base.is_null() {
-                line.copy_from_slice(&totals[..line.len()]);
+                std::ptr::copy_nonoverlapping(totals, line, call.target.columns);
             } else {
                 let base = call.target.base.add(place);
-                line.iter_mut().zip(totals).enumerate().for_each(|(i, (c, total))| *c = *base.add(i) + total);
+                for column in 0..call.target.columns {
+                    *line.add(column) = *base.add(column) + *totals.add(column);
+                }
             }
         }
     }
@@ -452,6 +535,11 @@ impl IntegerSimd for Portable16 {
     #[inline(always)]
     unsafe fn load_f32(from: *const f32) -> [f32; 8] {
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn scaled(sums: [i32; 8], scale: *const f32, scales: [f32; 8]) -> [f32; 8] {
+        let scale = unsafe { *scale };
+        std::array::from_fn(|lane| sums[lane] as f32 * (scale * scales[lane]))
     }
     #[inline(always)]
     unsafe fn scale(total: [f32; 8], sums: [i32; 8], scale: *const f32, scales: [f32; 8]) -> [f32; 8] {
@@ -508,6 +596,13 @@ mod x86 {
                     unsafe { _mm512_loadu_ps(from) }
                 }
                 #[inline(always)]
+                unsafe fn scaled(sums: __m512i, scale: *const f32, scales: __m512) -> __m512 {
+                    unsafe {
+                        let factor = _mm512_mul_ps(_mm512_set1_ps(*scale), scales);
+                        _mm512_mul_ps(_mm512_cvtepi32_ps(sums), factor)
+                    }
+                }
+                #[inline(always)]
                 unsafe fn scale(total: __m512, sums: __m512i, scale: *const f32, scales: __m512) -> __m512 {
                     unsafe {
                         let factor = _mm512_mul_ps(_mm512_set1_ps(*scale), scales);
@@ -546,6 +641,13 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> __m256 {
             unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn scaled(sums: __m256i, scale: *const f32, scales: __m256) -> __m256 {
+            unsafe {
+                let factor = _mm256_mul_ps(_mm256_set1_ps(*scale), scales);
+                _mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor)
+            }
         }
         #[inline(always)]
         unsafe fn scale(total: __m256, sums: __m256i, scale: *const f32, scales: __m256) -> __m256 {

@@ -13,10 +13,10 @@ mod tile;
 use rayon::prelude::*;
 
 pub use integer::Compute;
-pub(crate) use integer::IntegerLeft;
+pub(crate) use integer::{IntegerLeft, IntegerPanels};
 pub use isa::InstructionSet;
 pub(crate) use pack::{Left, LeftSource, Order, Right, Values, transposed};
-pub(crate) use product::{IntegerTerm, Job, Term, Write, products};
+pub(crate) use product::{IntegerRight, IntegerTerm, Job, Term, Write, products};
 pub(crate) use scratch::fresh;
 pub(crate) use thin::thin;
 

@@ -225,6 +225,25 @@ impl Left {
     }
 }
 
+/// Columns that a tile takes at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panel {
+    pub(crate) start: usize,
+    pub(crate) count: usize,
+    /// Registers: 2, or 1 for a narrow rest.
+    pub(crate) vectors: usize,
+}
+
+impl Panel {
+    /// All columns, the last panel narrower.
+    pub(crate) fn cut(n: usize, lanes: usize) -> impl Iterator<Item = Self> {
+        (0..n).step_by(2 * lanes).map(move |start| {
+            let count = (n - start).min(2 * lanes);
+            Self { start, count, vectors: if count > lanes { 2 } else { 1 } }
+        })
+    }
+}
+
 /// The transpose of a row-major matrix.
 pub(crate) fn transposed(set: InstructionSet, values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     assert_eq!(values.len(), rows * columns, "a whole matrix");

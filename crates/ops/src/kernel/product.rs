@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use super::integer::{IntegerLeft, multiply_tile, pack_panel, panel_size};
+use super::integer::{IntegerLeft, IntegerPanels, multiply_tile, pack_panel, panel_size};
 use super::isa::InstructionSet;
-use super::pack::{Left, Order, Right, Tiles, Values};
+use super::pack::{Left, Order, Panel, Right, Tiles, Values};
 use super::scratch::Scratch;
 use super::tile::{Run, Target};
 use super::{Shared, Threads};
@@ -47,7 +47,25 @@ impl<'a> Term<'a> {
 pub(crate) struct IntegerTerm<'a> {
     pub(crate) left: &'a IntegerLeft,
     /// [k, columns].
-    pub(crate) right: Right<'a>,
+    pub(crate) right: IntegerRight<'a>,
+}
+
+/// The right side of a product in block fixed point.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum IntegerRight<'a> {
+    /// To be rounded.
+    Values(Right<'a>),
+    /// Rounded before: a part of it, from `k` and `column` on.
+    Panels { panels: &'a IntegerPanels, k: usize, column: usize },
+}
+
+impl IntegerRight<'_> {
+    fn holds(&self, k: usize, columns: usize) -> bool {
+        match self {
+            Self::Values(right) => right.holds(k, columns),
+            Self::Panels { panels, k: start, column } => panels.holds(*start..start + k, *column..column + columns),
+        }
+    }
 }
 
 /// A product into some columns of the target.
@@ -94,6 +112,8 @@ pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: 
         for term in &job.integer {
             assert!(term.left.tiles == tiles && term.left.set == set, "terms of one product have the same rows");
             assert!(term.right.holds(term.left.k, job.columns.len()), "the right side holds the product's columns");
+            let fits = |right| !matches!(right, IntegerRight::Panels { panels, .. } if !panels.fits(term.left));
+            assert!(fits(term.right), "both sides are integers of one kind");
         }
     }
     let work = jobs.iter().map(|job| rows * job.columns.len() * job.length()).sum::<usize>() / 8;
@@ -111,6 +131,11 @@ impl<'a> Job<'a> {
     /// In single precision alone.
     pub(crate) fn float(columns: Range<usize>, terms: Vec<Term<'a>>, write: Write<'a>) -> Self {
         Self { columns, integer: Vec::new(), terms, write }
+    }
+
+    /// One product in block fixed point.
+    pub(crate) fn integer(columns: Range<usize>, term: IntegerTerm<'a>, write: Write<'a>) -> Self {
+        Self { columns, integer: vec![term], terms: Vec::new(), write }
     }
 
     /// Of the whole sum.
@@ -203,15 +228,21 @@ impl Block {
             Write::Onto(base) => base.as_ptr(),
         };
         for IntegerTerm { left, right } in &job.integer {
-            let size = |panel: &Panel| panel_size(left.format, left.k, panel.vectors * lanes);
+            let size = |panel: &Panel| match right {
+                IntegerRight::Values(_) => panel_size(left.format, left.k, panel.vectors * lanes),
+                IntegerRight::Panels { .. } => 0,
+            };
             let mut scratch = Scratch::new(panels.iter().map(size).sum());
             let mut room = scratch.as_mut_ptr();
-            let pack = |panel: &Panel| {
-                let place = room;
-                room = room.wrapping_add(size(panel));
-                let columns = self.of(panel);
-                // SAFETY: the right side was checked to hold these columns, and the scratch holds every panel.
-                unsafe { pack_panel(right, left.format, set, left.k, columns, place, panel.vectors * lanes) }
+            let pack = |panel: &Panel| match right {
+                IntegerRight::Values(right) => {
+                    let place = room;
+                    room = room.wrapping_add(size(panel));
+                    let columns = self.of(panel);
+                    // SAFETY: the right side was checked to hold these columns, and the scratch holds every panel.
+                    unsafe { pack_panel(right, left.format, set, left.k, columns, place, panel.vectors * lanes) }
+                }
+                IntegerRight::Panels { panels, k, column } => panels.panel(column + self.of(panel).start, *k),
             };
             let packed: Vec<_> = panels.iter().map(pack).collect();
             for tile in self.tiles.clone() {
@@ -270,24 +301,6 @@ impl Block {
     /// A panel's columns within the job.
     fn of(&self, panel: &Panel) -> Range<usize> {
         self.columns.start + panel.start..self.columns.start + panel.start + panel.count
-    }
-}
-
-/// Columns that a tile takes at once.
-#[derive(Debug, Clone, Copy)]
-struct Panel {
-    start: usize,
-    count: usize,
-    /// Registers: 2, or 1 for a narrow rest.
-    vectors: usize,
-}
-
-impl Panel {
-    fn cut(n: usize, lanes: usize) -> impl Iterator<Item = Self> {
-        (0..n).step_by(2 * lanes).map(move |start| {
-            let count = (n - start).min(2 * lanes);
-            Self { start, count, vectors: if count > lanes { 2 } else { 1 } }
-        })
     }
 }
 

@@ -1,0 +1,83 @@
+//! How the CPU multiplies with a weight that does not change.
+
+use std::sync::Arc;
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Tensor;
+
+use super::host::Host;
+use crate::kernel::{Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Right, Values};
+
+/// How products with one frozen weight are computed on the CPU, with what was made of the weight for that.
+#[derive(Debug, Clone, Default)]
+pub struct FrozenProduct {
+    compute: Compute,
+    panels: Option<Arc<Panels>>,
+}
+
+/// A weight [out, in] in integers, for both passes.
+#[derive(Debug)]
+struct Panels {
+    /// `W^T`: [in, out].
+    forward: IntegerPanels,
+    /// `W`: [out, in].
+    backward: IntegerPanels,
+}
+
+impl FrozenProduct {
+    /// Rounds the weight, where the way to compute asks for it.
+    ///
+    /// # Shapes
+    /// `weight` [out, in], outside the graph.
+    pub fn new(weight: &Tensor<2>, compute: Compute) -> Self {
+        let set = InstructionSet::current();
+        let on_cpu = matches!(weight.device().as_dispatch(), DispatchDevice::Flex(_));
+        let panels = compute.format(set).filter(|_| on_cpu).map(|format| {
+            let host = Host::of(weight);
+            let [out, input] = host.dims();
+            let right = |order| Right::new(host.held(), order, input);
+            Arc::new(Panels {
+                forward: IntegerPanels::new(set, format, &right(Order::AlongK), input, out),
+                backward: IntegerPanels::new(set, format, &right(Order::AcrossColumns), out, input),
+            })
+        });
+        Self { compute, panels }
+    }
+
+    /// The way.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// The right side `W^T`, from output `out` on, for a left side in integers.
+    pub(crate) fn forward<'a>(
+        &'a self,
+        left: &IntegerLeft,
+        weight: Values<'a>,
+        input: usize,
+        out: usize,
+    ) -> IntegerRight<'a> {
+        match &self.panels {
+            Some(panels) if panels.forward.fits(left) => {
+                IntegerRight::Panels { panels: &panels.forward, k: 0, column: out }
+            }
+            _ => IntegerRight::Values(Right::new(weight.from(out * input), Order::AlongK, input)),
+        }
+    }
+
+    /// The right side `W`, from output `out` on, for a left side in integers.
+    pub(crate) fn backward<'a>(
+        &'a self,
+        left: &IntegerLeft,
+        weight: Values<'a>,
+        input: usize,
+        out: usize,
+    ) -> IntegerRight<'a> {
+        match &self.panels {
+            Some(panels) if panels.backward.fits(left) => {
+                IntegerRight::Panels { panels: &panels.backward, k: out, column: 0 }
+            }
+            _ => IntegerRight::Values(Right::new(weight.from(out * input), Order::AcrossColumns, input)),
+        }
+    }
+}
