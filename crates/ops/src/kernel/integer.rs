@@ -496,17 +496,20 @@ unsafe fn tile<S: IntegerSimd, const ROWS: usize, const VECTORS: usize>(call: &C
             scales = scales.add(width);
             starts = starts.add(width);
         }
+        let whole = call.target.columns == width && call.target.base.is_null();
         for row in 0..ROWS {
             let totals = totals.add(row * 32).cast_const();
             let place = row * call.target.stride;
             let line = call.target.c.add(place);
-            if call.target.base.is_null() {
-                std::ptr::copy_nonoverlapping(totals, line, call.target.columns);
-            } else {
-                let base = call.target.base.add(place);
-                for column in 0..call.target.columns {
-                    *line.add(column) = *base.add(column) + *totals.add(column);
+            if whole {
+                for vector in 0..VECTORS {
+                    S::store(line.add(vector * S::LANES), S::load_f32(totals.add(vector * S::LANES)));
                 }
+                continue;
+            }
+            for column in 0..call.target.columns {
+                let base = if call.target.base.is_null() { 0.0 } else { *call.target.base.add(place + column) };
+                *line.add(column) = base + *totals.add(column);
             }
         }
     }

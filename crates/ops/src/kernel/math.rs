@@ -40,17 +40,18 @@ pub(crate) use vectorised;
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 in two parts so that r is exact (Cephes, expf.c).
-    let clamped = x.clamp(-87.3, 88.3);
-    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let clamped = if x < 88.3 { x } else { 88.3 };
+    let clamped = if x.is_nan() { x } else { clamped };
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
     let r = (clamped - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let y = p * r * r + r + 1.0;
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    let square = r * r;
+    // Two halves of the polynomial side by side: half the chain of one after the other.
+    let low = (0.5 + r * 1.666_666_5e-1) + square * (4.166_579_6e-2 + r * 8.333_452e-3);
+    let p = low + square * square * (1.398_199_9e-3 + r * 1.987_569_1e-4);
+    let y = p * square + r + 1.0;
+    // The integer stands in the low bits of the shifted value.
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.3 { 0.0 } else { y * scale }
 }
 
@@ -123,8 +124,17 @@ vectorised! {
                 lanes[lane] = lanes[lane].max(chunk[lane].to_bits() & 0x7fff_ffff);
             }
         }
-        let rest = rest.iter().map(|value| value.to_bits() & 0x7fff_ffff);
-        f32::from_bits(rest.chain(lanes).max().unwrap_or(0))
+        for (lane, value) in lanes.iter_mut().zip(rest) {
+            *lane = (*lane).max(value.to_bits() & 0x7fff_ffff);
+        }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] = lanes[lane].max(lanes[lane + half]);
+            }
+            half /= 2;
+        }
+        f32::from_bits(lanes[0])
     }
 }
 
