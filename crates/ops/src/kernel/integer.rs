@@ -95,30 +95,29 @@ impl IntegerLeft {
         threads.each(tiles.count, rows * k, |index| {
             let (row, height) = tiles.place(index);
             // SAFETY: each tile writes its own part of both.
-            let (mut values, mut scales) = unsafe {
+            let (values, scales) = unsafe {
                 (to_values.get().add(row * lanes).cast::<u32>(), to_scales.get().add(row * k.div_ceil(BLOCK)))
             };
+            // The dot product of bytes takes this side unsigned; the right side's sums take 128 back.
+            let offset = if format.group == 4 { 128 } else { 0 };
             let mut rounded = [0_u32; BLOCK / 2];
-            for (block, lanes) in blocks(k, format.group) {
-                for line in 0..height {
-                    let start = (row + line) * source.stride;
+            // A row at a time, as it lies in memory.
+            for line in 0..height {
+                let start = (row + line) * source.stride;
+                let mut before = 0;
+                for (index, (block, lanes)) in blocks(k, format.group).enumerate() {
                     let from = &source.values[start + block.start..start + block.end];
                     let (scale, inverse) = scales_of(largest_magnitude(set, from), format.left);
-                    // The dot product of bytes takes this side unsigned; the right side's sums take 128 back.
-                    let offset = if format.group == 4 { 128 } else { 0 };
                     round_groups(set, from, inverse, &mut rounded[..lanes], format.group, offset);
                     // SAFETY: within this tile's lanes and scales.
                     unsafe {
-                        *scales.add(line) = scale;
+                        *scales.add(index * height + line) = scale;
+                        let values = values.add(before * height + line);
                         for (lane, value) in rounded[..lanes].iter().enumerate() {
-                            *values.add(lane * height + line) = *value;
+                            *values.add(lane * height) = *value;
                         }
                     }
-                }
-                // SAFETY: one past the last block at most.
-                unsafe {
-                    values = values.add(lanes * height);
-                    scales = scales.add(height);
+                    before += lanes;
                 }
             }
         });
