@@ -39,7 +39,8 @@ def main(options):
             "text as transformers f32", "peak memory", "others' load"]
     about = (
         f"Greedy, {options.max_new_tokens} new tokens, {options.rounds} rounds in alternation. New tokens a second "
-        "include the prompt's pass and exclude loading the model; peers have generated four tokens before."
+        "include the prompt's pass and exclude loading the model; peers have generated four tokens before.\n\n"
+        "The prompt:\n\n" + "\n".join(f"> {line}".rstrip() for line in options.prompt.split("\n"))
     )
     document("Generation", about, table(head, rows), sides, options)
     return int(bool(failures))
@@ -48,12 +49,16 @@ def main(options):
 def all_sides(options):
     words = ["--prompt", options.prompt, "--max-new-tokens", options.max_new_tokens]
     peer = [options.python, PEERS / "transformers_generate.py", options.model, *words, "--dtype"]
-    sides = [Side(f"transformers {name}", [*peer, dtype], figures) for name, dtype in [("f32", "float32"), ("bf16", "bfloat16")]]
+    sides = [
+        Side("transformers f32", [*peer, "float32"], figures),
+        Side("transformers bf16", [*peer, "bfloat16"], figures),
+    ]
     for dtype in ["f32", "bf16"]:
         gguf = options.work / f"{options.model.name}-{dtype}.gguf"
         if not gguf.exists():
             run(Side("", [options.python, PEERS / "to_gguf.py", options.model, gguf, "--dtype", dtype], dict))
-        sides.append(Side(f"llama.cpp {dtype}", [options.python, PEERS / "llama_cpp_generate.py", gguf, *words], figures))
+        command = [options.python, PEERS / "llama_cpp_generate.py", gguf, *words]
+        sides.append(Side(f"llama.cpp {dtype}", command, figures))
     for dtype in ["f32", "bf16"]:
         command = [options.rankine, "generate", options.model, *words, "--dtype", dtype, "--json"]
         sides.append(Side(f"rankine {dtype}", command, figures))

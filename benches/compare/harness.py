@@ -172,7 +172,8 @@ def machine():
 def versions(options):
     """Of everything that is compared."""
     code = (
-        "import importlib.metadata as m, json, platform; names = 'torch transformers peft trl llama-cpp-python'.split();"
+        "import importlib.metadata as m, json, platform;"
+        "names = 'torch transformers peft trl llama-cpp-python'.split();"
         "print(json.dumps({'python': platform.python_version(), **{n: m.version(n) for n in names"
         " if n in {d.name.lower().replace('_', '-') for d in m.distributions()}}}))"
     )
@@ -199,6 +200,7 @@ def command_text(side, options):
     """What to type, with the places of this machine named instead of spelt."""
     words = [f"{key}={value}" for key, value in side.environment.items()] + [str(word) for word in side.command]
     line = shlex.join(words)
+    line = line.replace(shlex.quote(getattr(options, "prompt", None) or " "), '"$PROMPT"')
     places = {options.python: "python", options.rankine: "rankine", options.model: "MODEL", options.work: "WORK"}
     for place, name in places.items():
         line = line.replace(str(place), name) if place else line

@@ -25,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--env", type=pathlib.Path, default=ROOT / "runs/compare/env", help="the peers' virtual environment")
+    common.add_argument("--env", type=pathlib.Path, default=ROOT / "runs/compare/env", help="the peers")
     commands.add_parser("env", parents=[common], help="install the peers")
     common.add_argument("--model", type=pathlib.Path, required=True, help="SmolLM2-135M-Instruct's folder")
     common.add_argument("--rankine", type=pathlib.Path, default=ROOT / "target/release/rankine", help="the binary")

@@ -16,7 +16,7 @@ LAYERS = [2, 8, 30, 60]
 
 
 def arguments(parser):
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3, help="that are timed in a run, after one that is not")
     parser.add_argument("--base-compute", default="f32", help="of rankine")
 
 
@@ -32,9 +32,9 @@ def main(options):
         rows.append([side.name, text("", best(runs, "best")), text("", median(runs, "median")),
                      text("peak", median(runs, "peak")), text("others", best(runs, "others"))])
     about = (
-        f"`rankine bench` with `base_compute: {options.base_compute}`, {options.steps} steps a run, {options.rounds} "
-        "rounds in alternation. One quantity moves at a time, from 4 x 256 tokens, r 16, 30 layers; contexts are one "
-        "sequence each. Models of another depth are random, of the same widths."
+        f"`rankine bench` with `base_compute: {options.base_compute}`, {options.steps} timed steps a run, "
+        f"{options.rounds} rounds in alternation. One quantity moves at a time, from 4 x 256 tokens, r 16, 30 "
+        "layers; contexts are one sequence each. Models of another depth are random, of the same widths."
     )
     head = ["", "tokens/s, best", "median", "peak memory", "others' load"]
     document("How cost grows", about, table(head, rows), sides, options)
@@ -44,25 +44,17 @@ def main(options):
 def all_sides(options):
     sides = [bench(options, f"context {seq}", options.model, batch=1, seq=seq) for seq in CONTEXTS]
     sides += [bench(options, f"micro-batch {batch}", options.model, batch=batch) for batch in BATCHES]
-    sides += [bench(options, f"r {rank}", recipe(options, rank)) for rank in RANKS]
+    sides += [bench(options, f"r {rank}", options.model, rank=rank) for rank in RANKS]
     sides += [bench(options, f"{layers} layers", random_model(options, layers)) for layers in LAYERS]
     for threads in sorted({1, os.cpu_count()}):
         sides.append(bench(options, f"threads {threads}", options.model, threads=threads))
     return sides
 
 
-def bench(options, name, what, batch=4, seq=256, threads=None):
-    command = [options.rankine, "bench", what, "--batch", batch, "--seq", seq, "--steps", options.steps,
-               "--base-compute", options.base_compute, "--json"]
+def bench(options, name, what, batch=4, seq=256, rank=16, threads=None):
+    command = [options.rankine, "bench", what, "--batch", batch, "--seq", seq, "--rank", rank,
+               "--steps", options.steps, "--base-compute", options.base_compute, "--json"]
     return Side(name, command, figures, {"RAYON_NUM_THREADS": str(threads)} if threads else {})
-
-
-def recipe(options, rank):
-    content = {
-        "base_model": str(options.model), "lora": {"r": rank, "alpha": 2 * rank, "target_modules": "all-linear"},
-        "datasets": [{"path": str(records.support(options.work, 8))}],
-    }
-    return records.write(options.work / f"rank-{rank}.yaml", json.dumps(content, indent=1))
 
 
 def random_model(options, layers):

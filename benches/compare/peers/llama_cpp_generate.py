@@ -14,9 +14,9 @@ def main():
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    prompt_length = 4 * len(options.prompt)  # in bytes at most: no fewer tokens
+    room = len(options.prompt.encode()) + options.max_new_tokens  # a token is a byte at least
     llama = Llama(
-        options.gguf, n_ctx=prompt_length + options.max_new_tokens, n_batch=512, n_threads=options.threads,
+        options.gguf, n_ctx=room, n_batch=512, n_threads=options.threads,
         n_threads_batch=options.threads, n_gpu_layers=0, verbose=False,
     )
     ids = llama.tokenize(options.prompt.encode(), add_bos=False, special=True)

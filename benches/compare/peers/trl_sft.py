@@ -23,14 +23,16 @@ class Counted(SFTTrainer):
 
 
 class Clock(TrainerCallback):
+    """(wall, CPU) seconds at the start and after each optimizer step."""
+
     def __init__(self):
         self.times = []
 
     def on_train_begin(self, *_, **__):
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
 
     def on_step_end(self, *_, **__):
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
         if len(self.times) == 2:
             print("first step", flush=True)
 
@@ -43,11 +45,12 @@ def main():
     dtype = torch.bfloat16 if options.dtype == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype, attn_implementation=options.attention)
     config = SFTConfig(
-        output_dir=f"{options.work}/trl", save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no",
-        use_cpu=True, bf16=options.dtype == "autocast", gradient_checkpointing=False, seed=42,
+        output_dir=f"{options.work}/trl", save_strategy="no", report_to="none", disable_tqdm=True,
+        logging_strategy="no", use_cpu=True, bf16=options.dtype == "autocast", gradient_checkpointing=False, seed=42,
         learning_rate=2e-4, lr_scheduler_type="constant", num_train_epochs=1, max_steps=options.steps or -1,
         per_device_train_batch_size=options.batch, gradient_accumulation_steps=options.accumulate,
-        optim=options.optim, torch_compile=options.compile, max_length=None if options.padding_free else options.max_length,
+        optim=options.optim, torch_compile=options.compile,
+        max_length=None if options.padding_free else options.max_length,
         packing=options.packing != "none", packing_strategy="bfd" if options.packing == "none" else options.packing,
         padding_free=options.padding_free,
         train_sampling_strategy="group_by_length" if options.group_by_length else "random",
@@ -73,12 +76,13 @@ def main():
 
 def report(times, seen, accumulate):
     """Of all steps after the first."""
-    seconds = times[-1] - times[1] if len(times) > 2 else times[-1] - times[0]
-    counted = seen[accumulate:] if len(times) > 2 else seen
-    tokens, trained = (sum(column) for column in zip(*counted))
+    skipped = 1 if len(times) > 2 else 0
+    seconds, cpu_seconds = (end - begin for begin, end in zip(times[skipped], times[-1]))
+    counted = seen[skipped * accumulate :]
+    trained = sum(trained for _, trained in counted)
     print(json.dumps({
         "trained_tokens_per_second": trained / seconds,
-        "positions_per_second": tokens / seconds,
+        "trained_tokens_per_cpu_second": trained / cpu_seconds,
         "trained_tokens": sum(trained for _, trained in seen),
         "positions": sum(tokens for tokens, _ in seen),
         "steps": len(times) - 1,
@@ -89,7 +93,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("data", help="JSON Lines, or with --tokenised what --save-tokenised wrote")
-    parser.add_argument("--work", default="/tmp")
+    parser.add_argument("--work", required=True, help="folder for what the trainer writes")
     parser.add_argument("--template", help="chat template with generation marks: the data are conversations")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
