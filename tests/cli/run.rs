@@ -220,3 +220,55 @@ fn walk(folder: &Path) -> Vec<String> {
     }
     found
 }
+
+/// Every way to multiply learns, says what it does to the loss, and is part of what a resume must find the same.
+#[test]
+fn the_base_can_be_multiplied_in_integers() {
+    let folder = workshop();
+    let here = folder.path();
+    let loss = |way: &str| -> f64 {
+        let (set, out) = (format!("base_compute={way}"), format!("output_dir=run-{way}"));
+        let run = rankine(here, &["train", "recipe.yaml", "--set", &set, "--set", &out]);
+        run.ends(0);
+        if way != "f32" {
+            run.says(&format!("base_compute {way}: the first 8 records have a loss of"));
+        }
+        let metrics = std::fs::read_to_string(here.join(format!("run-{way}/metrics.jsonl"))).expect("metrics");
+        let last = lines(&metrics).into_iter().rfind(|event| event["event"] == "step").expect("a step");
+        last["loss"].as_f64().expect("a loss")
+    };
+    let exact = loss("f32");
+    assert!((loss("int16") - exact).abs() < 2e-3 * exact, "int16");
+    assert!((loss("int8") - exact).abs() < 5e-2 * exact, "int8");
+    let set = ["--set", "base_compute=int8", "--set", "output_dir=run-int16", "--set", "max_steps=6"];
+    rankine(here, &[&["train", "recipe.yaml", "--resume"], &set[..]].concat()).ends(2).says("base_compute");
+    rankine(here, &["plan", "recipe.yaml", "--set", "base_compute=int4"]).ends(2).says("int16");
+}
+
+#[test]
+fn a_bench_tells_speed_parts_and_memory() {
+    let folder = workshop();
+    let here = folder.path();
+    let run =
+        rankine(here, &["bench", "model", "--batch", "2", "--seq", "32", "--steps", "2", "--rank", "2", "--json"]);
+    run.ends(0);
+    let report = &lines(&run.stdout)[0];
+    let number = |value: &Json| value.as_f64().unwrap_or_else(|| panic!("a number in {report}"));
+    let parts: f64 = ["forward", "head", "backward", "gradients", "optimizer"]
+        .map(|part| number(&report["parts"][part]))
+        .iter()
+        .sum();
+    assert!((parts - number(&report["step_seconds"])).abs() < 1e-9, "the parts are the step: {report}");
+    assert!((number(&report["tokens_per_second"]) * parts - 64.0).abs() < 1e-6, "{report}");
+    assert!(number(&report["loss"]) > 0.0 && report["machine"]["used"].is_string(), "{report}");
+    let portable = ["bench", "recipe.yaml", "--seq", "16", "--steps", "1", "--instruction-set", "portable"];
+    let run = rankine(here, &portable);
+    run.ends(0).says("step 1 of 1");
+    for words in ["tokens/s", "head and loss", "optimizer", "portable", "2 sequences of 16 tokens"] {
+        assert!(run.stdout.contains(words), "`{words}` is not in:\n{}", run.stdout);
+    }
+    rankine(here, &["bench", "model", "--seq", "65"]).ends(2).says("the model's context holds 64 tokens");
+    rankine(here, &["bench", "model", "--batch", "0"]).ends(2).says("`--batch` is 0");
+    rankine(here, &["bench", "model", "--instruction-set", "mmx"]).ends(2).says("avx2");
+    rankine(here, &["bench", "nowhere"]).ends(2);
+}

@@ -401,6 +401,32 @@ fn integer_products_are_close_and_the_same_on_every_set() {
     }
 }
 
+/// Over several tiles of the vocabulary, each a part of the weight's blocks and panels; with the weight's integers made
+/// before, and made anew.
+#[test]
+fn integer_heads_are_close() {
+    let (n, d, v) = (70, 150, 4500);
+    let weight = leaf([v, d], 5).inner().mul_scalar(0.2).cast(DType::BF16);
+    let targets: Vec<i64> = (0..n).map(|i| (i * 631 % v) as i64).collect();
+    let hidden = leaf([n, d], 1);
+    let run = |product: &FrozenProduct| {
+        let loss = ops::head_loss(hidden.clone(), &weight, &targets, product);
+        (host(loss.sum)[0], host(hidden.grad(&loss.objective.backward()).unwrap()))
+    };
+    let (sum, gradient) = run(&FrozenProduct::default());
+    for (compute, limit) in [(Compute::Int16, 1e-3), (Compute::Int8, 3e-2)] {
+        let made_before = FrozenProduct::new(&weight, compute);
+        let (found, found_gradient) = run(&made_before);
+        assert!((found - sum).abs() < limit as f32 * sum, "{compute:?}: {found}, {sum} in f32");
+        let distance = relative_distance(&found_gradient, &gradient);
+        assert!(distance < limit, "{compute:?}: gradient {distance:.2e} apart");
+        // Integers made for another set do not fit, and are made anew: on the narrower set the sums are the same.
+        let anew = InstructionSet::Portable.scope(|| run(&made_before).1);
+        let distance = relative_distance(&anew, &found_gradient);
+        assert!(distance < 1e-5, "{compute:?}: made anew, {distance:.2e} apart");
+    }
+}
+
 /// Blocks with outliers, zeros, the smallest numbers, and numbers that are none.
 #[test]
 fn integer_products_of_hard_blocks() {

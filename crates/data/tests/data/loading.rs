@@ -216,3 +216,31 @@ fn without_examples_there_is_nothing_to_wait_for() {
     short.seek(Cursor { epoch: 2, step: 77 });
     assert_eq!(short.next().epoch, 3);
 }
+
+/// Every document that is trained on, once, whole, without padding, and no row longer than it may be.
+#[test]
+fn pieces_hold_the_same_documents_without_padding() {
+    let examples = examples(17);
+    let untrained = Example { labels: vec![IGNORED; 5], input_ids: vec![7; 5], ..examples[0].clone() };
+    let rows: Vec<Vec<&Example>> = vec![
+        vec![&examples[0], &examples[1], &untrained],
+        vec![&examples[2]],
+        vec![&untrained],
+        examples[3..].iter().collect(),
+    ];
+    let batch = Batch::from_examples(&rows, PAD);
+    let mut expected = documents(&batch);
+    expected.retain(|(_, labels, _)| labels.iter().any(|label| *label != IGNORED));
+    for tokens in [1, 40, 64, 10_000] {
+        let pieces = batch.pieces(tokens);
+        let found: Vec<_> = pieces.iter().flat_map(documents).collect();
+        assert_eq!(found, expected, "{tokens} tokens");
+        for piece in &pieces {
+            assert_eq!((piece.rows, piece.input_ids.len()), (1, piece.length));
+            assert!(piece.segment_ids.iter().all(|segment| *segment > 0), "no padding");
+            let documents = piece.segment_ids.last().copied().unwrap_or_default();
+            assert!(piece.length <= tokens || documents == 1, "a row of {} of {tokens} tokens", piece.length);
+        }
+    }
+    assert!(Batch::from_examples(&[vec![&untrained]], PAD).pieces(64).is_empty());
+}

@@ -31,7 +31,9 @@ pub fn run(args: &GenerateArgs, environment: &Environment) -> Result<(), Failure
     };
     let started = Instant::now();
     let mut written = Ok(());
+    let mut first = None;
     let generated = generate(&opened.model, opened.tokenizer.inner(), &ids, &config, &mut |piece| {
+        first.get_or_insert_with(|| started.elapsed());
         if args.json {
             return ControlFlow::Continue(());
         }
@@ -50,6 +52,7 @@ pub fn run(args: &GenerateArgs, environment: &Environment) -> Result<(), Failure
         "prompt_tokens": ids.len(),
         "new_tokens": generated.ids.len(),
         "seconds": seconds,
+        "first_token_seconds": first.map(|first| first.as_secs_f64()),
     });
     terminal::print(&format!("{object}\n"))
 }

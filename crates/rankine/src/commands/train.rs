@@ -9,12 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rankine_data::Example;
+use rankine_data::{Batch, Example};
 use rankine_export::{CardFacts, Target};
 use rankine_models::model::Model;
 use rankine_nn::lora::AdapterKind;
+use rankine_nn::parameter::Pass;
 use rankine_train::artifact::Artifact;
 use rankine_train::event::Event;
+use rankine_train::objective::supervised;
 use rankine_train::run::{End, Outcome, RunConfig, SamplePrompt, TrainData, TrainError, train};
 use serde_json::json;
 
@@ -24,9 +26,9 @@ use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::{Forecast, Plan, Prepared, is_chat};
-use crate::recipe;
+use crate::recipe::{self, BaseCompute};
 use crate::terminal::training::Reporter;
-use crate::terminal::{self, note, progress};
+use crate::terminal::{self, note, numbers, progress};
 
 /// Tokens of a sample.
 const SAMPLE_TOKENS: usize = 128;
@@ -50,7 +52,13 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if talks {
         summary::introduce(&plan, &prepared.forecast);
     }
-    let model = load(&plan)?;
+    let mut model = load(&plan)?;
+    if plan.model.base_compute != BaseCompute::F32 {
+        let error = round_base(&mut model, &plan, &prepared);
+        if !args.quiet {
+            note(&error);
+        }
+    }
     if args.overwrite {
         folder::clear(&plan)?;
     }
@@ -217,7 +225,35 @@ impl Run<'_> {
     }
 }
 
-/// The base with the plan's adapter on it.
+/// Has the base multiplied in integers, and says what that does to the loss of the first records.
+fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> String {
+    const TOKENS: usize = 1024;
+    let mut tokens = 0;
+    let first = prepared.loader.examples().iter().take_while(|example| {
+        let fits = tokens == 0 || tokens + example.input_ids.len() <= TOKENS;
+        tokens += example.input_ids.len();
+        fits
+    });
+    let rows: Vec<Vec<&Example>> = first.map(|example| vec![example]).collect();
+    let batch = Batch::from_examples(&rows, prepared.forecast.pad_id);
+    let loss = |model: &Model| {
+        let pieces = batch.pieces(TOKENS);
+        let losses = pieces.iter().map(|piece| supervised(model, piece, &mut Pass::Infer, None));
+        let (sum, tokens) = losses.fold((0.0, 0), |(sum, tokens), loss| {
+            (sum + f64::from(loss.sum.into_scalar::<f32>()), tokens + loss.tokens)
+        });
+        sum / tokens.max(1) as f64
+    };
+    let exact = loss(model);
+    model.set_compute(plan.model.base_compute.into());
+    let rounded = loss(model);
+    let way = plan.model.base_compute.name();
+    let records = numbers::counted(rows.len(), "record");
+    let change = 100.0 * (rounded - exact) / exact.abs().max(f64::MIN_POSITIVE);
+    format!("base_compute {way}: the first {records} have a loss of {rounded:.5}, {exact:.5} in f32 ({change:+.3}%)")
+}
+
+/// The base with the plan's adapter on it, multiplied in f32.
 pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
     let model = &plan.model;
     let mut loaded = Model::load(&model.folder, model.dtype, &model.device.open()).map_err(|error| input(&error))?;
@@ -225,7 +261,6 @@ pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
-    loaded.set_compute(model.base_compute.into());
     Ok(loaded)
 }
 
