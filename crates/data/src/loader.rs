@@ -89,6 +89,11 @@ impl Loader {
         &self.examples
     }
 
+    /// How examples become batches.
+    pub fn config(&self) -> &LoaderConfig {
+        &self.config
+    }
+
     /// Global batches of an epoch. With packing or weights it differs a little from epoch to epoch.
     pub fn steps_in_epoch(&self, epoch: usize) -> usize {
         let rows = match &self.planned {

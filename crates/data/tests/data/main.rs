@@ -9,6 +9,7 @@ mod labels;
 mod loading;
 mod masks;
 mod prefix_spaces;
+mod proof;
 mod reading;
 mod templates;
 mod tokenizers;
