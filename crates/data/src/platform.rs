@@ -11,13 +11,10 @@ mod openai;
 mod prompt_completion;
 mod sharegpt;
 
-use std::io::Write;
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{DataError, Faults};
+use crate::error::Faults;
 use crate::record::{Content, Record};
 use limits::Limits;
 
@@ -145,33 +142,4 @@ pub fn convert(records: &[Record], platform: Platform) -> Conversion {
     }
     (conversion.limits, conversion.refused) = limits.faults();
     conversion
-}
-
-/// Writes a converted dataset to a new file, whole or not at all.
-///
-/// # Errors
-/// A file that is there already, or one that cannot be written.
-pub fn write_new(path: &Path, text: &str) -> Result<(), DataError> {
-    let io = |source| DataError::Io { path: path.to_path_buf(), action: "write", source };
-    if path.exists() {
-        return Err(occupied(path));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(io)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    file.write_all(text.as_bytes()).map_err(io)?;
-    file.as_file().sync_all().map_err(io)?;
-    file.persist_noclobber(path).map_err(|error| match error.error.kind() {
-        std::io::ErrorKind::AlreadyExists => occupied(path),
-        _ => io(error.error),
-    })?;
-    Ok(())
-}
-
-fn occupied(path: &Path) -> DataError {
-    DataError::File {
-        path: path.to_path_buf(),
-        message: "the file is there already, and is not written over\n  help: give another name, or remove it"
-            .to_owned(),
-    }
 }

@@ -1,6 +1,7 @@
 //! One file a command: from arguments to the crates that do the work, and back to the terminal.
 
 pub mod chat;
+pub mod data;
 pub mod eval;
 mod export;
 pub mod generate;

@@ -147,9 +147,9 @@ impl Duplicates {
     }
 }
 
-/// How full the rows of the first epoch are, as the loader makes them.
-pub fn fill(loader: &Loader) -> Fill {
-    let plan = loader.plan_epoch(0);
+/// How full the rows of the first epoch are, with packing or without.
+pub fn fill(loader: &Loader, packing: bool) -> Fill {
+    let plan = loader.plan_rows(0, packing);
     let length = |row: &Vec<u32>| row.iter().map(|index| loader.examples()[*index as usize].input_ids.len()).sum();
     let lengths: Vec<usize> = plan.rows.iter().map(length).collect();
     let config = loader.config();

@@ -1,0 +1,118 @@
+//! Everything that is told of a recipe's data, before it has a form.
+
+use std::path::Path;
+
+use rankine_data::proof::{Fill, Proof, RecordView, SetStatistics, fill, view};
+use rankine_data::{DatasetConfig, TokenizeReport, read_dataset};
+use serde::Serialize;
+
+use crate::fault::{Failure, Fault, chain};
+use crate::plan::{DatasetForecast, Plan, Prepared, Validation, data_failure};
+use crate::terminal::numbers::{count, counted};
+
+/// The report.
+#[derive(Debug, Serialize)]
+pub(super) struct Report<'a> {
+    /// The recipe.
+    pub(super) name: &'a str,
+    /// Every dataset with its records.
+    pub(super) datasets: &'a [DatasetForecast],
+    pub(super) max_seq_len: usize,
+    pub(super) packing: bool,
+    /// What tokenising found in the training data, held-out records included.
+    pub(super) tokenized: &'a TokenizeReport,
+    /// And in validation datasets of their own.
+    pub(super) tokenized_validation: Option<&'a TokenizeReport>,
+    pub(super) train: SetStatistics,
+    pub(super) validation: Option<SetStatistics>,
+    /// The rows of an epoch as the recipe asks for them, and with packing the other way.
+    pub(super) fill: Fill,
+    pub(super) fill_otherwise: Fill,
+    #[serde(flatten)]
+    pub(super) proof: &'a Proof,
+    pub(super) records: Vec<Shown>,
+    /// Whether records were asked for by number.
+    #[serde(skip)]
+    pub(super) by_number: bool,
+}
+
+/// A record of the training data.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    /// Its number over all datasets, from 1.
+    pub(super) record: usize,
+    #[serde(flatten)]
+    pub(super) view: Result<RecordView, Refusal>,
+}
+
+/// Why a record has no tokens.
+#[derive(Debug, Serialize)]
+pub(super) struct Refusal {
+    pub(super) error: String,
+}
+
+impl<'a> Report<'a> {
+    /// `numbers` are records to show, from 1; without any, `first` of them.
+    pub(super) fn of(plan: &'a Plan, prepared: &'a Prepared, numbers: &[usize], first: usize) -> Result<Self, Failure> {
+        let forecast = &prepared.forecast;
+        let (loader, packing) = (&prepared.loader, plan.data.packing);
+        let held_out = !prepared.validation.is_empty() || plan.data.validation != Validation::None;
+        let total = records(forecast.datasets.iter());
+        if let Some(number) = numbers.iter().find(|number| **number == 0 || **number > total) {
+            let fault =
+                Fault::new(format!("there is no record {number}: the training data has {}", counted(total, "record")));
+            return Err(Failure::bad_input(fault.help(format!("give `--record` a number from 1 to {}", count(total)))));
+        }
+        let wanted = if numbers.is_empty() { (1..=first.min(total)).collect() } else { numbers.to_vec() };
+        let shown = wanted.into_iter().map(|number| shown(plan, prepared, number)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            name: &plan.name,
+            datasets: &forecast.datasets,
+            max_seq_len: plan.data.max_seq_len,
+            packing,
+            tokenized: &forecast.train,
+            tokenized_validation: forecast.validation.as_ref(),
+            train: SetStatistics::of(loader.examples()),
+            validation: held_out.then(|| SetStatistics::of(&prepared.validation)),
+            fill: fill(loader, packing),
+            fill_otherwise: fill(loader, !packing),
+            proof: &prepared.proof,
+            records: shown,
+            by_number: !numbers.is_empty(),
+        })
+    }
+
+    /// One JSON object.
+    pub(super) fn to_json(&self) -> Result<String, Failure> {
+        let text = serde_json::to_string_pretty(self);
+        let text =
+            text.map_err(|error| Failure::Failed(Fault::new(format!("the report cannot be written: {error}"))))?;
+        Ok(text + "\n")
+    }
+
+    /// Examples that were cut, of all that there are.
+    pub(super) fn truncated(&self) -> usize {
+        self.tokenized.truncated + self.tokenized_validation.map_or(0, |report| report.truncated)
+    }
+}
+
+fn records<'a>(datasets: impl Iterator<Item = &'a DatasetForecast>) -> usize {
+    datasets.filter(|dataset| !dataset.validation).map(|dataset| dataset.records).sum()
+}
+
+/// Reads its dataset once more up to the record: the tokens in the cache know nothing of words.
+fn shown(plan: &Plan, prepared: &Prepared, number: usize) -> Result<Shown, Failure> {
+    let mut place = number;
+    for (config, forecast) in plan.data.datasets.iter().zip(&prepared.forecast.datasets) {
+        if place > forecast.records {
+            place -= forecast.records;
+            continue;
+        }
+        let config = DatasetConfig { max_records: Some(place), ..config.clone() };
+        let dataset = read_dataset(&config, Path::new(".")).map_err(data_failure)?;
+        let Some(record) = dataset.records.last() else { break };
+        let view = view(record, &prepared.tokenizer, &plan.tokenize_config());
+        return Ok(Shown { record: number, view: view.map_err(|error| Refusal { error: chain(&error) }) });
+    }
+    Err(Failure::Failed(Fault::new(format!("record {number} is not there any more: the data changed meanwhile"))))
+}
