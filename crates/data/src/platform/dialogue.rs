@@ -79,6 +79,13 @@ pub(super) fn developer(messages: &[Value]) -> Option<String> {
     messages.iter().any(|message| role(message) == "developer").then_some(change)
 }
 
+/// Arguments that are a text are written as JSON of a text: a reader takes texts for JSON.
+pub(super) fn unambiguous_arguments(function: &mut Value) {
+    if let Some(arguments) = function.get("arguments").filter(|arguments| arguments.is_string()).map(Value::to_string) {
+        function["arguments"] = Value::from(arguments);
+    }
+}
+
 /// Said where some answers are not to be trained on and the format cannot say so.
 pub(super) fn untrained(messages: &[Value], trained: &[bool]) -> Vec<String> {
     let mut answers = messages.iter().zip(trained).filter(|(message, _)| role(message) == "assistant");

@@ -1,9 +1,9 @@
 //! TRL's prompt and completion: texts, or lists of messages of which the completion is trained on.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Carried;
-use super::dialogue::{PLAIN_TEXT, role};
+use super::dialogue::{PLAIN_TEXT, role, unambiguous_arguments};
 use crate::record::Content;
 
 pub(super) fn carry(content: &Content) -> Result<Carried, String> {
@@ -26,11 +26,20 @@ pub(super) fn carry(content: &Content) -> Result<Carried, String> {
             if trained.iter().rev().skip(1).any(|trained| *trained) {
                 changes.push("earlier answers become a part of the prompt and are not trained on".to_owned());
             }
-            let mut value = json!({"prompt": prompt, "completion": [answer]});
+            let prompt: Vec<Value> = prompt.iter().map(message).collect();
+            let mut value = json!({"prompt": prompt, "completion": [message(answer)]});
             if let Some(tools) = tools {
                 value["tools"] = tools.clone();
             }
             Ok(Carried { value, changes })
         }
     }
+}
+
+fn message(message: &Value) -> Value {
+    let mut message = message.clone();
+    for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+        unambiguous_arguments(if call.get("function").is_some() { &mut call["function"] } else { call });
+    }
+    message
 }

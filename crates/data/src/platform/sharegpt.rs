@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Carried;
-use super::dialogue::{BECAME_MESSAGES, PLAIN_TEXT, developer, other_fields, role, text};
+use super::dialogue::{BECAME_MESSAGES, PLAIN_TEXT, developer, other_fields, role, text, unambiguous_arguments};
 use crate::record::Content;
 
 pub(super) fn carry(content: &Content) -> Result<Carried, String> {
@@ -84,9 +84,6 @@ fn carry_call(call: &Value) -> Value {
     if let Some(function) = function.as_object_mut().filter(|_| call.get("function").is_none()) {
         ["id", "type"].iter().for_each(|key| drop(function.shift_remove(*key)));
     }
-    // A text would be read as JSON again.
-    if let Some(arguments) = function.get("arguments").filter(|arguments| arguments.is_string()).map(Value::to_string) {
-        function["arguments"] = json!(arguments);
-    }
+    unambiguous_arguments(&mut function);
     function
 }

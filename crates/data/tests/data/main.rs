@@ -8,6 +8,7 @@ mod hostile;
 mod labels;
 mod loading;
 mod masks;
+mod platforms;
 mod prefix_spaces;
 mod proof;
 mod reading;

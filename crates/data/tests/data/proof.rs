@@ -1,10 +1,15 @@
 //! Every check with data that trips it and data that nearly does.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rankine_data::proof::{Check, Finding, Proof, ProofConfig, ProofInput, prove};
-use rankine_data::{Part, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, tokenize_cached};
+use rankine_data::{
+    DatasetConfig, Part, RemarkKind, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, read_dataset, tokenize,
+    tokenize_cached,
+};
 use serde_json::{Value, json};
 
-use crate::fixtures::{CHATML, dataset, tokenizer, tokenizer_with_bos};
+use crate::fixtures::{CHATML, dataset, golden_json, json_lines, model_folder, tokenizer, tokenizer_with_bos, write};
 
 struct Case<'a> {
     tokenizer: &'a TextTokenizer,
@@ -321,4 +326,73 @@ fn tokens_are_counted_by_whose_words_they_are() {
     assert_eq!(of(Part::Template).1, 0);
     let all = Case { train_on: TrainOn::All, ..Case::new(&tokenizer) }.tokenized(&[record]).report;
     assert_eq!(all.parts[&Part::Assistant].tokens, words("c"), "only its words: everything is trained");
+}
+
+/// Real templates show what they show: the goldens' conversations through every one of them.
+#[test]
+fn real_templates_drop_nothing_that_they_show() {
+    let mut dropped: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut count = 0;
+    for name in crate::templates::template_names() {
+        let file = golden_json(&name);
+        let folder = model_folder(&json!({
+            "bos_token": file["bos_token"], "eos_token": file["eos_token"], "chat_template": file["template"]
+        }));
+        let tokenizer = TextTokenizer::from_folder(folder.path(), None).unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            let mut record = json!({"messages": case["messages"]});
+            if let Some(tools) = case.get("tools") {
+                record["tools"] = tools.clone();
+            }
+            write(folder.path(), "d.jsonl", &json_lines(&[record]));
+            let Ok(dataset) = read_dataset(&DatasetConfig::new("d.jsonl"), folder.path()) else { continue };
+            let config = TokenizeConfig { max_seq_len: 1 << 20, train_on: TrainOn::All };
+            // Some are refused by the template.
+            let Ok(found) = tokenize(&[dataset], &tokenizer, &config, &|_, _| {}) else { continue };
+            count += 1;
+            for remark in found.remarks {
+                if let RemarkKind::TemplateDrops(what) = remark.kind {
+                    let kinds = what.split(", ").map(|what| match what.split(['(', ')']).nth(1) {
+                        Some(_) if what.starts_with("the call") => "calls".to_owned(),
+                        Some("assistant") => "words beside a call".to_owned(),
+                        Some("system") => format!("system in `{}`", case["name"].as_str().unwrap()),
+                        Some(role) => role.to_owned(),
+                        None => "tools".to_owned(),
+                    });
+                    dropped.entry(name.trim_end_matches(".json").to_owned()).or_default().extend(kinds);
+                }
+            }
+        }
+    }
+    assert!(count > 600, "{count}");
+    // Read off the templates themselves.
+    let expected = [
+        ("chatml", vec!["calls", "tools"]),
+        ("deepseek_r1_distill", vec!["calls", "developer", "narrator", "tools"]),
+        ("gemma2", vec!["calls", "tools"]),
+        ("gemma2_training", vec!["calls", "tools"]),
+        ("gemma3", vec!["calls", "system in `system-only`", "tools"]),
+        // Of parallel calls the first.
+        ("gptoss", vec!["calls", "narrator", "system in `system-late`"]),
+        ("llama2", vec!["calls", "system in `system-late`", "tools"]),
+        ("llama3", vec!["calls", "tools"]),
+        ("llama3_1", vec!["words beside a call"]),
+        ("llama3_2", vec!["words beside a call"]),
+        ("llama3_training", vec!["calls", "tools"]),
+        ("mistral-nemo", vec!["words beside a call"]),
+        ("phi3", vec!["calls", "developer", "narrator", "tool", "tools"]),
+        ("phi3_5", vec!["calls", "developer", "narrator", "tool", "tools"]),
+        ("phi3_training", vec!["calls", "developer", "narrator", "tool", "tools"]),
+        ("qwen2_5", vec!["developer", "narrator"]),
+        ("qwen3", vec!["developer", "narrator"]),
+        ("qwen3-first-release", vec!["developer", "narrator"]),
+        ("qwen3_instruct_2507", vec!["developer", "narrator"]),
+        ("qwen3_training", vec!["developer", "narrator"]),
+        ("smollm2", vec!["calls", "tools"]),
+    ];
+    let expected: BTreeMap<String, BTreeSet<String>> = expected
+        .into_iter()
+        .map(|(name, kinds)| (name.to_owned(), kinds.into_iter().map(str::to_owned).collect()))
+        .collect();
+    assert_eq!(dropped, expected);
 }
