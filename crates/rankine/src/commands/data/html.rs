@@ -5,8 +5,8 @@ use std::fmt::Write;
 use rankine_data::PartCounts;
 use rankine_data::proof::{Bar, Finding, TokenView, ViewedExample};
 
-use super::report::{Report, Shown};
-use super::text::{overview, range, verdict};
+use super::report::{Report, Shown, View};
+use super::text::{overview, parts_title, range, verdict};
 use super::tokens::{trained, visible};
 use crate::terminal::numbers::{count, counted, percent};
 
@@ -30,7 +30,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
     );
     section(&mut page, "Data", &rows(&overview(report)));
     page.push_str("<div class=\"pair\"><div>\n");
-    section(&mut page, "Whose tokens these are", &parts(&report.tokenized.parts));
+    section(&mut page, &parts_title(report).replacen('w', "W", 1), &parts(&report.tokenized.parts));
     page.push_str("</div><div>\n");
     section(&mut page, "Lengths in tokens", &histogram(&report.train.lengths.histogram));
     page.push_str("</div></div>\n");
@@ -106,9 +106,9 @@ fn checks(findings: &[Finding]) -> String {
 
 fn record(page: &mut String, shown: &Shown) {
     let view = match &shown.view {
-        Ok(view) => view,
-        Err(refusal) => {
-            let _ = write!(page, "<h3>Record {}</h3>\n<pre>{}</pre>\n", shown.record, escaped(&refusal.error));
+        View::Tokens(view) => view,
+        View::Refused { error } => {
+            let _ = write!(page, "<h3>Record {}</h3>\n<pre>{}</pre>\n", shown.record, escaped(error));
             return;
         }
     };

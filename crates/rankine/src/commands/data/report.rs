@@ -42,13 +42,15 @@ pub(super) struct Shown {
     /// Its number over all datasets, from 1.
     pub(super) record: usize,
     #[serde(flatten)]
-    pub(super) view: Result<RecordView, Refusal>,
+    pub(super) view: View,
 }
 
-/// Why a record has no tokens.
+/// Its tokens, or why it has none.
 #[derive(Debug, Serialize)]
-pub(super) struct Refusal {
-    pub(super) error: String,
+#[serde(untagged)]
+pub(super) enum View {
+    Tokens(RecordView),
+    Refused { error: String },
 }
 
 impl<'a> Report<'a> {
@@ -112,7 +114,8 @@ fn shown(plan: &Plan, prepared: &Prepared, number: usize) -> Result<Shown, Failu
         let dataset = read_dataset(&config, Path::new(".")).map_err(data_failure)?;
         let Some(record) = dataset.records.last() else { break };
         let view = view(record, &prepared.tokenizer, &plan.tokenize_config());
-        return Ok(Shown { record: number, view: view.map_err(|error| Refusal { error: chain(&error) }) });
+        let view = view.map_or_else(|error| View::Refused { error: chain(&error) }, View::Tokens);
+        return Ok(Shown { record: number, view });
     }
     Err(Failure::Failed(Fault::new(format!("record {number} is not there any more: the data changed meanwhile"))))
 }

@@ -3,7 +3,7 @@
 use rankine_data::PartCounts;
 use rankine_data::proof::{Bar, Fill, Finding, SetStatistics, ViewedExample};
 
-use super::report::{Report, Shown};
+use super::report::{Report, Shown, View};
 use super::tokens::{runs, trained, visible};
 use crate::terminal::numbers::{count, counted, percent};
 use crate::terminal::table::columns;
@@ -26,7 +26,7 @@ impl Paint {
 pub(super) fn text(report: &Report<'_>, colored: bool) -> String {
     let paint = Paint(colored);
     let mut text = columns(&overview(report), &[], "");
-    text.push_str(&format!("\nwhose tokens these are\n{}", parts(&report.tokenized.parts)));
+    text.push_str(&format!("\n{}\n{}", parts_title(report), parts(&report.tokenized.parts)));
     text.push_str(&format!("\nlengths in tokens\n{}", histogram(&report.train.lengths.histogram)));
     text.push_str("\nchecks\n");
     for finding in &report.proof.findings {
@@ -105,6 +105,14 @@ pub(super) fn overview(report: &Report<'_>) -> Vec<Vec<String>> {
     rows
 }
 
+/// The title of the table of parts: a part that was held out of the training records is in it.
+pub(super) fn parts_title(report: &Report<'_>) -> &'static str {
+    match report.tokenized.examples == report.train.examples {
+        true => "whose tokens these are",
+        false => "whose tokens these are, with what is held out",
+    }
+}
+
 fn set(statistics: &SetStatistics) -> String {
     format!(
         "{}, {}, {} of them trained ({})",
@@ -116,7 +124,12 @@ fn set(statistics: &SetStatistics) -> String {
 }
 
 fn fill_words(fill: Fill) -> String {
-    format!("{}, {} full ({} places)", counted(fill.rows, "row"), percent(fill.tokens, fill.places), count(fill.places))
+    format!(
+        "{} of {} tokens on average, {} padding",
+        counted(fill.rows, "row"),
+        count((fill.tokens as f64 / fill.rows.max(1) as f64).round() as usize),
+        percent(fill.places - fill.tokens, fill.places)
+    )
 }
 
 fn parts(parts: &PartCounts) -> String {
@@ -181,8 +194,8 @@ fn check(finding: &Finding, paint: &Paint) -> String {
 
 fn record(shown: &Shown, by_number: bool, paint: &Paint) -> String {
     let view = match &shown.view {
-        Ok(view) => view,
-        Err(refusal) => return format!("\nrecord {}\n  {}\n", shown.record, refusal.error.replace('\n', "\n  ")),
+        View::Tokens(view) => view,
+        View::Refused { error } => return format!("\nrecord {}\n  {}\n", shown.record, error.replace('\n', "\n  ")),
     };
     let mut text = String::new();
     for (index, example) in view.examples.iter().enumerate() {
