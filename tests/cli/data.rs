@@ -48,6 +48,7 @@ fn a_report_shows_every_token_with_a_plain_mark() {
     for words in [
         "train.jsonl: 2 records, chat (detected)",
         "held out    1 example,",
+        "note        2 examples end in `<|im_end|>`, and a generation stops at `<|endoftext|>`: add it to `eos_token_id`",
         "2 examples share their prompt with another that has a different answer",
         "assistant",
         "ok     nothing-trained             every record has a token to train on",

@@ -116,7 +116,7 @@ pub fn prove(input: &ProofInput<'_>, config: &ProofConfig) -> Proof {
             (0, _) => check.claim().to_owned(),
             (count, _) => summary(check, count, input, config),
         };
-        let help = failed.then(|| format!("{}; or `waive: [{check}]`", check.help()));
+        let help = failed.then(|| format!("{}; or `waive: [{check}]`", help(check, input.tokenizer)));
         Finding {
             check,
             failed,
@@ -212,6 +212,16 @@ fn summary(check: Check, count: usize, input: &ProofInput<'_>, config: &ProofCon
         },
         Check::TemplateDrops => format!("the chat template leaves out what {whole} {have}"),
         Check::SpecialTokensInContent => format!("{whole} {have} a special token spelled out in a message"),
+    }
+}
+
+fn help(check: Check, tokenizer: &TextTokenizer) -> &'static str {
+    match check {
+        Check::StopNotTrained if tokenizer.eos_id().is_none() => {
+            "the tokenizer names no end-of-text token: name one as `eos_token` in its tokenizer_config.json; without \
+             it the model never learns to stop"
+        }
+        _ => check.help(),
     }
 }
 

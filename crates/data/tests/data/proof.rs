@@ -163,6 +163,11 @@ fn stop_not_trained() {
     Case { train_on: TrainOn::All, ..Case::new(&chatml) }.passes(&[good("a")]);
     let endless = tokenizer(&CHATML.replace("'<|im_end|>' + ", ""));
     Case::new(&endless).trips(&[good("a")], Check::StopNotTrained);
+    // A tokenizer that names no end at all, for any kind of record.
+    let folder = model_folder(&json!({"chat_template": CHATML}));
+    let nameless = TextTokenizer::from_folder(folder.path(), None).unwrap();
+    let found = Case::new(&nameless).trips(&[json!({"prompt": "a", "completion": "b"})], Check::StopNotTrained);
+    assert!(found.help.unwrap().contains("`eos_token`"));
     // A cut answer is another check's.
     let cut = Case { max_seq_len: 10, max_truncated_share: 1.0, ..Case::new(&chatml) };
     cut.passes(&[good("a")]);

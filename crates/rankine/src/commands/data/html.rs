@@ -91,10 +91,11 @@ fn checks(findings: &[Finding]) -> String {
         };
         let mut words = escaped(&first);
         if let Some((_, records)) = rest.split_once('\n') {
-            let _ = write!(words, "<pre>{}</pre>", escaped(records));
+            let lines: Vec<&str> = records.lines().map(str::trim_start).collect();
+            let _ = write!(words, "<pre>{}</pre>", escaped(&lines.join("\n")));
         }
         if let Some(help) = finding.help.as_ref().filter(|_| finding.stops()) {
-            let _ = write!(words, "<p class=\"help\">{}</p>", escaped(help));
+            let _ = write!(words, "<p class=\"help\">{}</p>", with_code(&escaped(help)));
         }
         format!(
             "<tr><td class=\"verdict {verdict}\">{verdict}</td><td><code>{}</code></td><td>{words}</td></tr>\n",
@@ -156,6 +157,15 @@ fn title(index: usize, token: &TokenView, cut: bool) -> String {
         (false, false) => "not trained on",
     };
     format!("token {index}, id {}, {}, {label}", token.id, token.part.name())
+}
+
+/// What stands between backticks as code.
+fn with_code(text: &str) -> String {
+    let part = |(index, part): (usize, &str)| match index % 2 {
+        0 => part.to_owned(),
+        _ => format!("<code>{part}</code>"),
+    };
+    text.split('`').enumerate().map(part).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use rankine_data::proof::{Fill, Proof, RecordView, SetStatistics, fill, view};
-use rankine_data::{DatasetConfig, TokenizeReport, read_dataset};
+use rankine_data::{DatasetConfig, Example, IGNORED, TokenizeReport, read_dataset};
 use serde::Serialize;
 
+use crate::commands::open::stop_tokens;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::{DatasetForecast, Plan, Prepared, Validation, data_failure};
 use crate::terminal::numbers::{count, counted};
@@ -28,12 +29,43 @@ pub(super) struct Report<'a> {
     /// The rows of an epoch as the recipe asks for them, and with packing the other way.
     pub(super) fill: Fill,
     pub(super) fill_otherwise: Fill,
+    /// Examples whose answers end in a token at which a generation would not stop.
+    pub(super) unknown_stops: Option<UnknownStops>,
     #[serde(flatten)]
     pub(super) proof: &'a Proof,
     pub(super) records: Vec<Shown>,
     /// Whether records were asked for by number.
     #[serde(skip)]
     pub(super) by_number: bool,
+}
+
+/// Answers that the model learns to end, and a generation to run beyond.
+#[derive(Debug, Serialize)]
+pub(super) struct UnknownStops {
+    pub(super) examples: usize,
+    /// How the first of them ends.
+    pub(super) ends_in: String,
+    /// Where a generation stops.
+    pub(super) stops_at: Vec<String>,
+}
+
+impl UnknownStops {
+    fn of(plan: &Plan, prepared: &Prepared) -> Option<Self> {
+        let tokenizer = &prepared.tokenizer;
+        let stops = stop_tokens(&plan.model.folder, tokenizer);
+        let last = |example: &Example| {
+            let trained = example.labels.iter().zip(&example.input_ids).rev().filter(|(label, _)| **label != IGNORED);
+            trained.map(|(_, id)| *id).find(|id| tokenizer.is_special(*id))
+        };
+        let ends: Vec<u32> =
+            prepared.loader.examples().iter().filter_map(last).filter(|id| !stops.contains(id)).collect();
+        let spelled = |id: &u32| tokenizer.decode(&[*id], false).unwrap_or_default();
+        Some(Self {
+            examples: ends.len(),
+            ends_in: spelled(ends.first()?),
+            stops_at: stops.iter().map(spelled).collect(),
+        })
+    }
 }
 
 /// A record of the training data.
@@ -78,6 +110,7 @@ impl<'a> Report<'a> {
             validation: held_out.then(|| SetStatistics::of(&prepared.validation)),
             fill: fill(loader, packing),
             fill_otherwise: fill(loader, !packing),
+            unknown_stops: UnknownStops::of(plan, prepared),
             proof: &prepared.proof,
             records: shown,
             by_number: !numbers.is_empty(),

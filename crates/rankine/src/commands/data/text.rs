@@ -78,6 +78,21 @@ pub(super) fn overview(report: &Report<'_>) -> Vec<Vec<String>> {
     let (packed, otherwise) = if report.packing { ("packed", "unpacked") } else { ("unpacked", "packed") };
     row("rows", format!("{packed}: {}", fill_words(report.fill)));
     row("", format!("{otherwise} it would be {}", fill_words(report.fill_otherwise)));
+    if let Some(unknown) = &report.unknown_stops {
+        let stops: Vec<String> = unknown.stops_at.iter().map(|token| format!("`{token}`")).collect();
+        let stops = if stops.is_empty() { "no token".to_owned() } else { stops.join(" and ") };
+        let words = format!(
+            "{} in `{}`, and a generation stops at {stops}: add it to `eos_token_id` of the model's \
+             generation_config.json",
+            if unknown.examples == 1 {
+                "1 example ends".to_owned()
+            } else {
+                format!("{} examples end", count(unknown.examples))
+            },
+            unknown.ends_in
+        );
+        row("note", words);
+    }
     let duplicates = &report.train.duplicates;
     let mut words = match duplicates.repeated {
         0 => "none".to_owned(),
