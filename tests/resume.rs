@@ -23,6 +23,7 @@ adapter: lora
 lora: {r: 4, alpha: 12, dropout: 0.1, modules_to_save: [embed_tokens]}
 datasets: [{path: train.jsonl}]
 val_datasets: [{path: held.jsonl}]
+waive: [stop-not-trained]  # the tokenizer has no end-of-text token
 max_seq_len: 96
 packing: true
 max_steps: 14

@@ -1,5 +1,6 @@
 //! The `rankine` program as a process: its words, its exit codes, its files.
 
+mod data;
 mod files;
 mod plan;
 mod recipe;

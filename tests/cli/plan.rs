@@ -232,7 +232,8 @@ fn data_that_cannot_be_used_is_refused_by_file_and_line() {
     let run = plan(folder.path(), &[]);
     run.ends(2).says("data/x.jsonl:2").says("data/x.jsonl:4");
     write("{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n");
-    plan(folder.path(), &[]).ends(2).says("a token to train on");
+    plan(folder.path(), &[]).ends(2).says("data/x.jsonl:1: no answer to train on");
+    plan(folder.path(), &["waive=[nothing-trained]"]).ends(2).says("none of the 1 records has a token to train on");
 }
 
 #[test]

@@ -13,7 +13,7 @@ const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 32, "intermediate
     "tie_word_embeddings": true, "hidden_act": "silu", "rms_norm_eps": 1e-5}"#;
 
 const RECIPE: &str = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{path: x.jsonl}]\n\
-    val_datasets: [{path: x.jsonl, max_records: 2}]\nmax_steps: 4\nmicro_batch_size: 2\n\
+    val_datasets: [{path: x.jsonl, max_records: 2}]\nwaive: [validation-in-training]\nmax_steps: 4\nmicro_batch_size: 2\n\
     gradient_accumulation_steps: 1\nlearning_rate: 1e-2\nsample_prompts: ['1 + 1 =']\n";
 
 /// A folder with a tiny untrained model, sums to learn and a recipe.

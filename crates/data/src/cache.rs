@@ -12,18 +12,21 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
-use crate::example::{Example, IGNORED, TokenizeConfig, TokenizeReport, Tokenized, tokenize};
+use crate::example::{Example, IGNORED, TokenizeConfig, TokenizeReport, Tokenized, tokenize_leniently};
 use crate::record::{Dataset, RecordSource};
+use crate::remark::Remark;
 use crate::tokenizer::{TextTokenizer, hex};
 
 /// Goes up whenever the same input gives other tokens or the file another form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"rkntoken";
 
-/// As [`tokenize`], but what an earlier run has tokenised is read from `cache_dir`. Says whether it was.
+/// As [`tokenize`](crate::tokenize), but what an earlier run has tokenised is read from `cache_dir`. Says whether
+/// it was. What the checks of [`proof`](crate::proof) refuse is only remarked on: records whose answers cannot be
+/// told from their prompts, and nothing left to train on.
 ///
 /// # Errors
-/// As [`tokenize`], or a cache folder that cannot be written.
+/// A conversation that the chat template refuses, by file and line, or a cache folder that cannot be written.
 pub fn tokenize_cached(
     cache_dir: &Path,
     datasets: &[Dataset],
@@ -37,7 +40,7 @@ pub fn tokenize_cached(
         progress(tokenized.report.records, tokenized.report.records);
         return Ok((tokenized, true));
     }
-    let tokenized = tokenize(datasets, tokenizer, config, progress)?;
+    let tokenized = tokenize_leniently(datasets, tokenizer, config, progress)?;
     write_aside(cache_dir, &path, &pack(&tokenized, &key))?;
     Ok((tokenized, false))
 }
@@ -89,12 +92,14 @@ fn write_aside(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataError
 }
 
 /// Magic, key, hash of the rest; then, compressed: the report, the files' names, and for each example its
-/// numbers, its ids and one bit a token for what is trained.
+/// numbers, its ids and one bit a token for what is trained; and the remarks.
 fn pack(tokenized: &Tokenized, key: &[u8; 32]) -> Vec<u8> {
     let mut body = Writer::default();
     let report = serde_json::to_vec(&tokenized.report).unwrap_or_default();
     body.bytes(&report);
-    let mut files: Vec<&Arc<str>> = tokenized.examples.iter().map(|example| &example.source.file).collect();
+    let examples = tokenized.examples.iter().map(|example| &example.source.file);
+    let mut files: Vec<&Arc<str>> =
+        examples.chain(tokenized.remarks.iter().map(|remark| &remark.source.file)).collect();
     files.sort();
     files.dedup();
     body.number(files.len());
@@ -116,6 +121,13 @@ fn pack(tokenized: &Tokenized, key: &[u8; 32]) -> Vec<u8> {
                 labels.iter().enumerate().fold(0u8, |bits, (bit, label)| bits | (u8::from(*label != IGNORED) << bit));
             body.0.push(bits);
         }
+    }
+    body.number(tokenized.remarks.len());
+    for remark in &tokenized.remarks {
+        body.number(files.binary_search(&&remark.source.file).unwrap_or_default());
+        body.number(remark.source.line);
+        body.number(remark.dataset as usize);
+        body.bytes(&serde_json::to_vec(&remark.kind).unwrap_or_default());
     }
     // In memory there is nothing that could fail; uncompressed would be as good.
     let body = zstd::bulk::compress(&body.0, 1).unwrap_or_default();
@@ -141,7 +153,8 @@ fn unpack(file: &[u8], key: &[u8; 32]) -> Option<Tokenized> {
         .map(|_| Some(Arc::from(std::str::from_utf8(reader.bytes()?).ok()?)))
         .collect::<Option<Vec<Arc<str>>>>()?;
     let examples = (0..reader.number()?).map(|_| reader.example(&files)).collect::<Option<Vec<_>>>()?;
-    (reader.0.is_empty() && examples.len() == report.examples).then_some(Tokenized { examples, report })
+    let remarks = (0..reader.number()?).map(|_| reader.remark(&files)).collect::<Option<Vec<_>>>()?;
+    (reader.0.is_empty() && examples.len() == report.examples).then_some(Tokenized { examples, report, remarks })
 }
 
 #[derive(Default)]
@@ -177,9 +190,19 @@ impl<'a> Reader<'a> {
         self.take(count)
     }
 
-    fn example(&mut self, files: &[Arc<str>]) -> Option<Example> {
+    fn source(&mut self, files: &[Arc<str>]) -> Option<RecordSource> {
         let file = Arc::clone(files.get(self.number()?)?);
-        let line = self.number()?;
+        Some(RecordSource { file, line: self.number()? })
+    }
+
+    fn remark(&mut self, files: &[Arc<str>]) -> Option<Remark> {
+        let source = self.source(files)?;
+        let dataset = u32::try_from(self.number()?).ok()?;
+        Some(Remark { source, dataset, kind: serde_json::from_slice(self.bytes()?).ok()? })
+    }
+
+    fn example(&mut self, files: &[Arc<str>]) -> Option<Example> {
+        let source = self.source(files)?;
         let dataset = u32::try_from(self.number()?).ok()?;
         let completion_start = self.number()?.checked_sub(1);
         let count = self.number()?;
@@ -194,13 +217,15 @@ impl<'a> Reader<'a> {
             .enumerate()
             .map(|(index, id)| if bits[index / 8] >> (index % 8) & 1 == 1 { i64::from(*id) } else { IGNORED })
             .collect();
-        Some(Example { input_ids, labels, completion_start, source: RecordSource { file, line }, dataset })
+        Some(Example { input_ids, labels, completion_start, source, dataset })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::part::{Part, PartTokens};
+    use crate::remark::RemarkKind;
 
     fn tokenized() -> Tokenized {
         let examples: Vec<Example> = (0..20usize)
@@ -220,10 +245,17 @@ mod tests {
                 }
             })
             .collect();
-        Tokenized {
-            report: TokenizeReport { examples: examples.len(), records: 25, longest: 58, ..TokenizeReport::default() },
-            examples,
-        }
+        let mut report =
+            TokenizeReport { examples: examples.len(), records: 25, longest: 58, ..TokenizeReport::default() };
+        report.parts.insert(Part::OtherRole, PartTokens { tokens: 9, trained: 4 });
+        let kinds = [
+            RemarkKind::NothingTrained,
+            RemarkKind::AnswerCut { tokens: 70, lost: 12 },
+            RemarkKind::NotPrefixStable("they part\nhere".to_owned()),
+            RemarkKind::SpecialToken { message: 2, role: "user".to_owned(), token: "</s>".to_owned() },
+        ];
+        let remark = |(line, kind)| Remark { source: RecordSource::new("c.jsonl", line), dataset: 1, kind };
+        Tokenized { report, examples, remarks: (21..).zip(kinds).map(remark).collect() }
     }
 
     #[test]

@@ -70,13 +70,24 @@ pub(crate) fn to_record(record: &RawRecord, record_type: RecordType, fields: &Fi
 fn chat(value: &Object, fields: &FieldNames) -> Result<Content, String> {
     let key = conversation_key(value, fields).ok_or_else(|| missing(value, &fields.messages, "messages"))?;
     let mut list = list_of(value, key)?;
-    if let Some(system) = optional(value, &fields.system, "system")? {
+    if let Some(system) = system_text(value, fields)? {
         // A system prompt beside the messages is one more message, unless they bring their own.
         if !system.is_empty() && list.first().and_then(|first| first.get("role")) != Some(&json!("system")) {
             list.insert(0, json!({"role": "system", "content": system}));
         }
     }
     with_tools(value, fields, checked_messages(list, key)?)
+}
+
+/// The system prompt beside the messages: a text, or the list of texts of Amazon Bedrock's conversations.
+fn system_text(value: &Object, fields: &FieldNames) -> Result<Option<String>, String> {
+    let key = fields.system.as_deref().unwrap_or("system");
+    let Some(Value::Array(parts)) = value.get(key) else {
+        return Ok(optional(value, &fields.system, "system")?.map(str::to_owned));
+    };
+    let texts: Option<Vec<&str>> = parts.iter().map(|part| part.get("text").and_then(Value::as_str)).collect();
+    let texts = texts.ok_or_else(|| format!("`{key}` is a list of other things than `{{\"text\": ..}}`"))?;
+    Ok(Some(texts.join("\n")))
 }
 
 fn sharegpt(value: &Object, fields: &FieldNames) -> Result<Content, String> {

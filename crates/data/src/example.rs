@@ -7,9 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, Faults};
-use crate::labels::{Made, make};
+use crate::labels::{Made, MadeExample, make};
+use crate::part::{Part, PartCounts};
 use crate::record::{Content, Dataset, Record, RecordSource};
+use crate::remark::{Remark, RemarkKind};
+use crate::spans::Refused;
 use crate::tokenizer::TextTokenizer;
+
+/// Of so many records at the start of a dataset the template is asked whether it shows every message.
+const THOROUGH: usize = 8;
 
 /// The label of a token that is not trained on.
 pub const IGNORED: i64 = -100;
@@ -85,6 +91,8 @@ pub struct TokenizeReport {
     pub without_stop: usize,
     /// Tokens of the longest example before it was cut.
     pub longest: usize,
+    /// Whose words the tokens of the examples are.
+    pub parts: PartCounts,
 }
 
 /// Examples and how they came about.
@@ -94,6 +102,8 @@ pub struct Tokenized {
     pub examples: Vec<Example>,
     /// What was found on the way.
     pub report: TokenizeReport,
+    /// What was noticed of single records, in their order.
+    pub remarks: Vec<Remark>,
 }
 
 /// Tokenises all records on all cores. `progress` is told how many are done and how many there are, from any
@@ -108,51 +118,78 @@ pub fn tokenize(
     config: &TokenizeConfig,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Tokenized, DataError> {
-    let records: Vec<(u32, &Record)> = (0u32..)
+    let tokenized = tokenize_leniently(datasets, tokenizer, config, progress)?;
+    let mut faults = Faults::default();
+    for remark in &tokenized.remarks {
+        if let RemarkKind::NotPrefixStable(message) = &remark.kind {
+            faults.push(remark.source.clone(), message.clone());
+        }
+    }
+    faults.into_result()?;
+    match tokenized.examples.is_empty() {
+        true => Err(nothing_trained(&tokenized.report, config)),
+        false => Ok(tokenized),
+    }
+}
+
+/// As [`tokenize`], but a record whose answers cannot be told from its prompts is left out with a remark, and
+/// nothing left to train on is no error: [`proof`](crate::proof) says so with everything else that is wrong.
+pub(crate) fn tokenize_leniently(
+    datasets: &[Dataset],
+    tokenizer: &TextTokenizer,
+    config: &TokenizeConfig,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Tokenized, DataError> {
+    let records: Vec<(u32, usize, &Record)> = (0u32..)
         .zip(datasets)
-        .flat_map(|(dataset, read)| read.records.iter().map(move |record| (dataset, record)))
+        .flat_map(|(dataset, read)| {
+            read.records.iter().enumerate().map(move |(index, record)| (dataset, index, record))
+        })
         .collect();
     // A missing template is one fault of the model folder, not one of each record.
-    if records.iter().any(|(_, record)| matches!(record.content, Content::Chat { .. })) {
+    if records.iter().any(|(_, _, record)| matches!(record.content, Content::Chat { .. })) {
         tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
     }
     let done = AtomicUsize::new(0);
     let total = records.len();
-    let results: Vec<Result<Made, String>> = records
+    let results: Vec<Result<Made, Refused>> = records
         .par_iter()
         .with_min_len(16)
-        .map(|(dataset, record)| {
-            let made = make(record, *dataset, tokenizer, config);
+        .map(|(dataset, index, record)| {
+            let made = make(record, *dataset, tokenizer, config, *index < THOROUGH);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
             made
         })
         .collect();
 
     let mut faults = Faults::default();
-    let mut report = TokenizeReport { records: total, ..TokenizeReport::default() };
-    let mut examples = Vec::with_capacity(total);
-    for (result, (_, record)) in results.into_iter().zip(&records) {
+    let report = TokenizeReport { records: total, ..TokenizeReport::default() };
+    let mut tokenized = Tokenized { examples: Vec::with_capacity(total), report, remarks: Vec::new() };
+    for (result, (dataset, _, record)) in results.into_iter().zip(&records) {
+        let mut remark = |kind| Remark { source: record.source.clone(), dataset: *dataset, kind };
         match result {
-            Ok(made) => gather(made, config.max_seq_len, &mut examples, &mut report),
-            Err(message) => faults.push(record.source.clone(), message),
+            Ok(made) => gather(made, config.max_seq_len, &mut remark, &mut tokenized),
+            Err(Refused::NotPrefixStable(message)) => {
+                tokenized.remarks.push(remark(RemarkKind::NotPrefixStable(message)));
+            }
+            Err(Refused::Unusable(message)) => faults.push(record.source.clone(), message),
         }
     }
-    if !faults.is_empty() {
-        return Err(DataError::Records(faults));
-    }
-    if examples.is_empty() {
-        return Err(nothing_trained(&report, config));
-    }
-    Ok(Tokenized { examples, report })
+    faults.into_result()?;
+    Ok(tokenized)
 }
 
-fn gather(made: Made, max_seq_len: usize, examples: &mut Vec<Example>, report: &mut TokenizeReport) {
+fn gather(made: Made, max_seq_len: usize, remark: &mut impl FnMut(RemarkKind) -> Remark, tokenized: &mut Tokenized) {
+    let report = &mut tokenized.report;
     report.boundary_merges += made.boundary_merges;
     report.split_records += usize::from(made.examples.len() > 1);
     report.without_stop += made.without_stop;
-    for mut example in made.examples {
-        report.longest = report.longest.max(example.input_ids.len());
-        if example.input_ids.len() > max_seq_len {
+    tokenized.remarks.extend(made.remarks.into_iter().map(&mut *remark));
+    for MadeExample { mut example, parts } in made.examples {
+        let tokens = example.input_ids.len();
+        let wanted = example.trained_tokens();
+        report.longest = report.longest.max(tokens);
+        if tokens > max_seq_len {
             example.input_ids.truncate(max_seq_len);
             example.labels.truncate(max_seq_len);
             // A cut answer is still learnt from, but can no longer be compared with.
@@ -160,6 +197,13 @@ fn gather(made: Made, max_seq_len: usize, examples: &mut Vec<Example>, report: &
             report.truncated += 1;
         }
         let trained = example.trained_tokens();
+        let noticed = match (trained, wanted - trained) {
+            (0, 0) => Some(RemarkKind::NothingTrained),
+            (0, _) => Some(RemarkKind::CutAway { tokens }),
+            (_, 0) => None,
+            (_, lost) => Some(RemarkKind::AnswerCut { tokens, lost }),
+        };
+        tokenized.remarks.extend(noticed.map(&mut *remark));
         if trained == 0 {
             report.dropped += 1;
             continue;
@@ -167,11 +211,20 @@ fn gather(made: Made, max_seq_len: usize, examples: &mut Vec<Example>, report: &
         report.examples += 1;
         report.tokens += example.input_ids.len();
         report.trained_tokens += trained;
-        examples.push(example);
+        count_parts(&example, &parts, &mut report.parts);
+        tokenized.examples.push(example);
     }
 }
 
-fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataError {
+fn count_parts(example: &Example, parts: &[Part], counts: &mut PartCounts) {
+    for (label, part) in example.labels.iter().zip(parts) {
+        let count = counts.entry(*part).or_default();
+        count.tokens += 1;
+        count.trained += usize::from(*label != IGNORED);
+    }
+}
+
+pub(crate) fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataError {
     let help = if report.truncated > 0 {
         format!(
             "{} were cut at `max_seq_len: {}` before their first trained token (the longest has {}); raise it",

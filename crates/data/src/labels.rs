@@ -2,27 +2,41 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
 use crate::error::DataError;
 use crate::example::{Example, IGNORED, TokenizeConfig, TrainOn};
+use crate::part::Part;
 use crate::record::{Content, Record};
-use crate::spans::{Piece, chat_pieces};
+use crate::remark::RemarkKind;
+use crate::spans::{Piece, Refused, chat_pieces};
 use crate::tokenizer::{Encoded, TextTokenizer};
 
 /// The examples of one record before they are cut to length.
 pub(crate) struct Made {
-    pub(crate) examples: Vec<Example>,
+    pub(crate) examples: Vec<MadeExample>,
     pub(crate) boundary_merges: usize,
     pub(crate) without_stop: usize,
+    pub(crate) remarks: Vec<RemarkKind>,
 }
 
-/// The examples of a record, or why there are none.
+/// An example and, for each of its tokens, whose words it is.
+pub(crate) struct MadeExample {
+    pub(crate) example: Example,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// The examples of a record, or why there are none. `thorough` is for a few records of each dataset: see
+/// [`chat_pieces`].
 pub(crate) fn make(
     record: &Record,
     dataset: u32,
     tokenizer: &TextTokenizer,
     config: &TokenizeConfig,
-) -> Result<Made, String> {
+    thorough: bool,
+) -> Result<Made, Refused> {
     let say = |error: DataError| error.to_string();
+    let mut remarks = Vec::new();
     let (tokens, without_stop) = match &record.content {
         Content::Text(text) => {
             let tokens = plain_text(text, tokenizer).map_err(say)?;
@@ -32,17 +46,27 @@ pub(crate) fn make(
             let mut tokens = prompt_completion(prompt, completion, tokenizer).map_err(say)?;
             if config.train_on == TrainOn::All {
                 tokens.mask.fill(true);
+            } else if prompt.is_empty() {
+                remarks.push(RemarkKind::EverythingTrained);
             }
             (vec![tokens], usize::from(tokenizer.eos_id().is_none()))
         }
         Content::Chat { messages, trained, tools } => {
             let train_on = config.train_on;
-            let pieces = chat_pieces(tokenizer, messages, trained, tools.as_ref(), train_on)?;
-            let without_stop = pieces.iter().map(|piece| piece.without_stop).sum();
-            let tokens = pieces
+            let found = chat_pieces(tokenizer, messages, trained, tools.as_ref(), train_on, thorough)?;
+            if !found.dropped.is_empty() {
+                remarks.push(RemarkKind::TemplateDrops(found.dropped.join(", ")));
+            }
+            remarks.extend(spelled_special(messages, tokenizer));
+            let without_stop = found.pieces.iter().map(|piece| piece.without_stop).sum();
+            let tokens = found
+                .pieces
                 .iter()
                 .map(|piece| {
-                    let mut tokens = chat(piece, tokenizer).map_err(say)?;
+                    let mut tokens = chat(piece, tokenizer, train_on).map_err(say)?;
+                    if train_on != TrainOn::All && tokens.mask.iter().all(|trained| *trained) {
+                        remarks.push(RemarkKind::EverythingTrained);
+                    }
                     if piece.spans.len() != 1 || train_on == TrainOn::All {
                         tokens.completion_start = None;
                     }
@@ -55,16 +79,29 @@ pub(crate) fn make(
     Ok(Made {
         boundary_merges: tokens.iter().map(|tokens| tokens.merges).sum(),
         without_stop,
+        remarks,
         examples: tokens
             .into_iter()
-            .map(|tokens| Example {
-                labels: labels(&tokens),
-                input_ids: tokens.ids,
-                completion_start: tokens.completion_start,
-                source: record.source.clone(),
-                dataset,
+            .map(|tokens| MadeExample {
+                example: Example {
+                    labels: labels(&tokens),
+                    input_ids: tokens.ids,
+                    completion_start: tokens.completion_start,
+                    source: record.source.clone(),
+                    dataset,
+                },
+                parts: tokens.parts,
             })
             .collect(),
+    })
+}
+
+/// The first special token that a message spells which the model does not write itself.
+fn spelled_special(messages: &[Value], tokenizer: &TextTokenizer) -> Option<RemarkKind> {
+    messages.iter().enumerate().find_map(|(message, value)| {
+        let role = value.get("role").and_then(Value::as_str).filter(|role| *role != "assistant")?;
+        let token = tokenizer.special_in(value.get("content").and_then(Value::as_str)?)?;
+        Some(RemarkKind::SpecialToken { message, role: role.to_owned(), token: token.to_owned() })
     })
 }
 
@@ -72,6 +109,7 @@ pub(crate) fn make(
 struct Tokens {
     ids: Vec<u32>,
     mask: Vec<bool>,
+    parts: Vec<Part>,
     completion_start: Option<usize>,
     /// Places where prompt and answer would have shared a token.
     merges: usize,
@@ -93,7 +131,8 @@ fn labels(tokens: &Tokens) -> Vec<i64> {
 fn plain_text(text: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
     let mut ids = tokenizer.encode_prompt(text)?;
     end(&mut ids, tokenizer);
-    Ok(Tokens { mask: vec![true; ids.len()], ids, completion_start: None, merges: 0 })
+    let parts = vec![Part::Text; ids.len()];
+    Ok(Tokens { mask: vec![true; ids.len()], parts, ids, completion_start: None, merges: 0 })
 }
 
 fn prompt_completion(prompt: &str, completion: &str, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
@@ -107,8 +146,10 @@ fn prompt_completion(prompt: &str, completion: &str, tokenizer: &TextTokenizer) 
         ids.extend(continuation(completion, tokenizer)?);
     }
     end(&mut ids, tokenizer);
+    let part = |index: usize| if index < start { Part::Prompt } else { Part::Completion };
     Ok(Tokens {
         mask: (0..ids.len()).map(|index| index >= start).collect(),
+        parts: (0..ids.len()).map(part).collect(),
         completion_start: Some(start),
         ids,
         merges: usize::from(merged),
@@ -116,14 +157,33 @@ fn prompt_completion(prompt: &str, completion: &str, tokenizer: &TextTokenizer) 
 }
 
 /// The template has written BOS itself where it wants one, so none is added, as in transformers.
-fn chat(piece: &Piece, tokenizer: &TextTokenizer) -> Result<Tokens, DataError> {
+fn chat(piece: &Piece, tokenizer: &TextTokenizer, train_on: TrainOn) -> Result<Tokens, DataError> {
     let encoded = tokenizer.encode(&piece.text, false)?;
     let (mut mask, merges) = mask(&encoded, &piece.spans);
+    let mut parts = parts(&encoded, piece, &mask, train_on);
     let mut ids = encoded.ids;
     if tokenizer.single_bos(&mut ids) {
         mask.remove(0);
+        parts.remove(0);
     }
-    Ok(Tokens { completion_start: mask.iter().position(|trained| *trained), ids, mask, merges })
+    Ok(Tokens { completion_start: mask.iter().position(|trained| *trained), ids, mask, parts, merges })
+}
+
+/// Whose words each token is. What is trained and in nobody's words is the end of the assistant's turn or its
+/// call of a tool.
+fn parts(encoded: &Encoded, piece: &Piece, mask: &[bool], train_on: TrainOn) -> Vec<Part> {
+    let mut next = piece.parts.iter().peekable();
+    let one = |(&(_, end), trained): (&(usize, usize), &bool)| {
+        // By its last byte: the space before a word belongs to the word.
+        let last = end.saturating_sub(1);
+        while next.next_if(|(range, _)| range.end <= last).is_some() {}
+        match next.peek() {
+            Some((range, part)) if range.contains(&last) => *part,
+            _ if *trained && train_on != TrainOn::All => Part::Assistant,
+            _ => Part::Template,
+        }
+    };
+    encoded.offsets.iter().zip(mask).map(one).collect()
 }
 
 /// A token is trained if it begins in a span. One that begins before the span and reaches into it is not:

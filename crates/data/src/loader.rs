@@ -89,6 +89,11 @@ impl Loader {
         &self.examples
     }
 
+    /// How examples become batches.
+    pub fn config(&self) -> &LoaderConfig {
+        &self.config
+    }
+
     /// Global batches of an epoch. With packing or weights it differs a little from epoch to epoch.
     pub fn steps_in_epoch(&self, epoch: usize) -> usize {
         let rows = match &self.planned {
@@ -100,11 +105,16 @@ impl Loader {
 
     /// The rows of an epoch, in order.
     pub fn plan_epoch(&self, epoch: usize) -> EpochPlan {
+        self.plan_rows(epoch, self.config.packing)
+    }
+
+    /// The rows that an epoch would have with or without packing.
+    pub(crate) fn plan_rows(&self, epoch: usize, packing: bool) -> EpochPlan {
         let mut order = self.chosen(epoch);
         if self.config.shuffle {
             shuffle(&mut order, &mut stream(self.config.seed, epoch, Purpose::Examples, 0));
         }
-        if !self.config.packing {
+        if !packing {
             return EpochPlan { rows: order.into_iter().map(|example| vec![example]).collect() };
         }
         let mut rows = pack(&order, &self.lengths, self.config.max_seq_len);

@@ -18,7 +18,8 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use crate::example::TrainOn;
-use crate::template::{PreparedConversation, TemplateError};
+use crate::part::{Located, Part, locate};
+use crate::template::{ChatTemplate, PreparedConversation, Rendered, TemplateError};
 use crate::tokenizer::TextTokenizer;
 
 /// One text to tokenise and the bytes of it to train on.
@@ -28,23 +29,78 @@ pub(crate) struct Piece {
     pub(crate) spans: Vec<Range<usize>>,
     /// Answers that do not end in a special token: the model would not learn to stop.
     pub(crate) without_stop: usize,
+    /// Whose words stand where.
+    pub(crate) parts: Vec<(Range<usize>, Part)>,
 }
 
-/// The texts of one conversation.
+/// The texts of one conversation and what the template left out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChatPieces {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) dropped: Vec<String>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The answer cannot be told from the prompt; where the two renderings part.
+    NotPrefixStable(String),
+    /// Anything else.
+    Unusable(String),
+}
+
+impl From<String> for Refused {
+    fn from(message: String) -> Self {
+        Self::Unusable(message)
+    }
+}
+
+impl From<TemplateError> for Refused {
+    fn from(error: TemplateError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+/// The texts of one conversation. With `thorough` the template is asked of every message whether it shows it,
+/// otherwise only of those whose words are not found in its text.
 pub(crate) fn chat_pieces(
     tokenizer: &TextTokenizer,
     messages: &[Value],
     trained: &[bool],
     tools: Option<&Value>,
     train_on: TrainOn,
-) -> Result<Vec<Piece>, String> {
-    let template = tokenizer.template_for(tools.is_some()).map_err(say)?;
-    let conversation = template.conversation(messages, tools, &Map::new()).map_err(say)?;
-    let whole = conversation.render(messages.len(), false).map_err(say)?;
+    thorough: bool,
+) -> Result<ChatPieces, Refused> {
+    let template = tokenizer.template_for(tools.is_some())?;
+    let conversation = template.conversation(messages, tools, &Map::new())?;
+    let whole = conversation.render(messages.len(), false)?;
+    let Located { parts, missing } = locate(messages, &whole.text);
+    let asked = if thorough { (0..messages.len()).collect() } else { missing };
+    let mut dropped = dropped_messages(&conversation, messages, &whole.text, &asked);
+    if let Some(tools) = tools.filter(|_| thorough) {
+        dropped.extend(dropped_tools(template, messages, tools, &whole.text));
+    }
+    let mut pieces = pieces(tokenizer, &conversation, whole, messages, trained, train_on)?;
+    if let [one] = pieces.as_mut_slice() {
+        one.parts = parts;
+    } else {
+        pieces.iter_mut().for_each(|piece| piece.parts = locate(messages, &piece.text).parts);
+    }
+    Ok(ChatPieces { pieces, dropped })
+}
+
+fn pieces(
+    tokenizer: &TextTokenizer,
+    conversation: &PreparedConversation<'_>,
+    whole: Rendered,
+    messages: &[Value],
+    trained: &[bool],
+    train_on: TrainOn,
+) -> Result<Vec<Piece>, Refused> {
     let targets = match train_on {
         TrainOn::All => {
             let everything = 0..whole.text.len();
-            return Ok(vec![Piece { spans: vec![everything], without_stop: 0, text: whole.text }]);
+            return Ok(vec![Piece::new(whole.text, vec![everything], 0)]);
         }
         TrainOn::Assistant | TrainOn::Completion => answers(messages, trained),
         TrainOn::Last => {
@@ -59,14 +115,16 @@ pub(crate) fn chat_pieces(
                 .iter()
                 .filter(|span| !tokenizer.ends_with_special(whole.text[(*span).clone()].trim_end()))
                 .count();
-            Ok(vec![Piece { spans, without_stop, text: whole.text }])
+            Ok(vec![Piece::new(whole.text, spans, without_stop)])
         }
-        None => by_prefix(tokenizer, &conversation, whole.text, &targets),
+        None => by_prefix(tokenizer, conversation, whole.text, &targets),
     }
 }
 
-fn say(error: TemplateError) -> String {
-    error.to_string()
+impl Piece {
+    fn new(text: String, spans: Vec<Range<usize>>, without_stop: usize) -> Self {
+        Self { text, spans, without_stop, parts: Vec::new() }
+    }
 }
 
 fn is_assistant(message: &Value) -> bool {
@@ -113,17 +171,17 @@ fn by_prefix(
     conversation: &PreparedConversation<'_>,
     whole: String,
     targets: &[usize],
-) -> Result<Vec<Piece>, String> {
+) -> Result<Vec<Piece>, Refused> {
     let mut answers = Vec::with_capacity(targets.len());
     for &index in targets {
-        let prompt = conversation.render(index, true).map_err(say)?.text;
-        let turn = conversation.render(index + 1, false).map_err(say)?.text;
+        let prompt = conversation.render(index, true)?.text;
+        let turn = conversation.render(index + 1, false)?.text;
         if !turn.starts_with(&prompt) {
-            return Err(not_prefix_stable(index, &prompt, &turn));
+            return Err(Refused::NotPrefixStable(not_prefix_stable(index, &prompt, &turn)));
         }
         answers.push((prompt.len(), turn));
     }
-    let mut pieces = vec![Piece { text: whole, spans: Vec::new(), without_stop: 0 }];
+    let mut pieces = vec![Piece::new(whole, Vec::new(), 0)];
     // From the end, so that a text that ends after one answer also serves those before it that it shows as
     // they were given.
     for (start, turn) in answers.into_iter().rev() {
@@ -132,7 +190,7 @@ fn by_prefix(
         let at = match pieces.iter().position(|piece| piece.text.starts_with(&turn)) {
             Some(at) => at,
             None => {
-                pieces.push(Piece { text: turn, spans: Vec::new(), without_stop: 0 });
+                pieces.push(Piece::new(turn, Vec::new(), 0));
                 pieces.len() - 1
             }
         };
@@ -170,6 +228,58 @@ fn not_prefix_stable(index: usize, prompt: &str, turn: &str) -> String {
         quoted_from(prompt, at),
         quoted_from(turn, at)
     )
+}
+
+/// Appended to what a message says, to see whether the template shows it.
+const PROBE: &str = " (is this shown?)";
+
+/// Of the messages that are asked for, those that the template leaves out: with other words it renders the same.
+fn dropped_messages(
+    conversation: &PreparedConversation<'_>,
+    messages: &[Value],
+    whole: &str,
+    asked: &[usize],
+) -> Vec<String> {
+    // A template that refuses the changed message has looked at it.
+    let same = |index: usize, changed: &Value| {
+        conversation.render_changed(index, changed).is_ok_and(|rendered| rendered.text == whole)
+    };
+    let mut dropped = Vec::new();
+    for &index in asked {
+        let Some(message) = messages.get(index) else { continue };
+        let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+        if let Some(content) = message.get("content").and_then(Value::as_str).filter(|text| !text.trim().is_empty()) {
+            let mut changed = message.clone();
+            changed["content"] = Value::from(format!("{content}{PROBE}"));
+            if same(index, &changed) {
+                dropped.push(format!("what message {index} ({role}) says"));
+            }
+        }
+        let calls = message.get("tool_calls").and_then(Value::as_array).map_or(0, Vec::len);
+        for call in 0..calls {
+            let mut changed = message.clone();
+            let place = &mut changed["tool_calls"][call];
+            let function = if place.get("function").is_some() { &mut place["function"] } else { place };
+            let Some(name) = function.get("name").and_then(Value::as_str).map(str::to_owned) else { continue };
+            function["name"] = Value::from(format!("{name}_is_shown"));
+            if same(index, &changed) {
+                dropped.push(format!("the call of `{name}` in message {index} ({role})"));
+            }
+        }
+    }
+    dropped
+}
+
+/// Tools that the template leaves out.
+fn dropped_tools(template: &ChatTemplate, messages: &[Value], tools: &Value, whole: &str) -> Option<String> {
+    let mut changed = tools.clone();
+    for tool in changed.as_array_mut()? {
+        let function = if tool.get("function").is_some() { &mut tool["function"] } else { tool };
+        let name = function.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        function["name"] = Value::from(format!("{name}_is_shown"));
+    }
+    let rendered = template.render(messages, Some(&changed), false, &Map::new());
+    rendered.is_ok_and(|rendered| rendered.text == whole).then(|| "the list of tools".to_owned())
 }
 
 /// The text around a place, quoted on one line.

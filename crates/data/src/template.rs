@@ -189,7 +189,23 @@ pub(crate) struct PreparedConversation<'a> {
 impl PreparedConversation<'_> {
     /// Renders the first `count` messages.
     pub(crate) fn render(&self, count: usize, add_generation_prompt: bool) -> Result<Rendered, TemplateError> {
-        let messages: Vec<JinjaValue> = self.messages.iter().take(count).cloned().collect();
+        self.render_messages(self.messages.iter().take(count).cloned().collect(), add_generation_prompt)
+    }
+
+    /// Renders the whole conversation with another message in the place of one.
+    pub(crate) fn render_changed(&self, index: usize, message: &Value) -> Result<Rendered, TemplateError> {
+        let mut messages = self.messages.clone();
+        if let Some(place) = messages.get_mut(index) {
+            *place = JinjaValue::from(Serde(as_passed(message)));
+        }
+        self.render_messages(messages, false)
+    }
+
+    fn render_messages(
+        &self,
+        messages: Vec<JinjaValue>,
+        add_generation_prompt: bool,
+    ) -> Result<Rendered, TemplateError> {
         let own = [
             ("messages".to_owned(), JinjaValue::from(messages)),
             ("add_generation_prompt".to_owned(), JinjaValue::from(add_generation_prompt)),

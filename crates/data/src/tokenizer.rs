@@ -28,6 +28,7 @@ pub struct TextTokenizer {
     tool_template: Option<ChatTemplate>,
     /// How special tokens are written, longest first.
     spelled: Vec<String>,
+    special_ids: Vec<u32>,
     fingerprint: String,
 }
 
@@ -93,6 +94,8 @@ impl TextTokenizer {
             .collect();
         spelled.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         spelled.dedup();
+        let mut special_ids: Vec<u32> = spelled.iter().filter_map(|token| tokenizer.token_to_id(token)).collect();
+        special_ids.sort_unstable();
 
         let mut hash = Sha256::new();
         hash.update(&bytes);
@@ -113,6 +116,7 @@ impl TextTokenizer {
             template,
             tool_template,
             spelled,
+            special_ids,
         })
     }
 
@@ -235,6 +239,24 @@ impl TextTokenizer {
             ids.remove(0);
         }
         doubled
+    }
+
+    /// Whether the token is a special one: an end of turn, a header, a beginning or end of text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special_ids.binary_search(&id).is_ok()
+    }
+
+    /// The first special token that a text spells.
+    pub(crate) fn special_in(&self, text: &str) -> Option<&str> {
+        let named = |rest: &str| {
+            self.spelled.iter().map(String::as_str).find(|token| !token.trim().is_empty() && rest.starts_with(token))
+        };
+        // There may be hundreds of them, but they begin with one of two or three characters.
+        let mut firsts = [false; 256];
+        self.spelled.iter().filter_map(|token| token.bytes().next()).for_each(|byte| firsts[usize::from(byte)] = true);
+        text.char_indices()
+            .filter(|(at, _)| firsts[usize::from(text.as_bytes()[*at])])
+            .find_map(|(at, _)| named(&text[at..]))
     }
 
     /// Whether the text ends in a special token.

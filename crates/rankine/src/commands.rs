@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod data;
 pub mod eval;
 mod export;
 pub mod generate;

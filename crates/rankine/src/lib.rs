@@ -22,6 +22,8 @@ pub struct Environment {
     pub hub_cache: Option<PathBuf>,
     /// Where tokenised datasets are kept.
     pub cache: PathBuf,
+    /// Whether the person asked for text without colours.
+    pub no_color: bool,
 }
 
 /// Runs one command.
@@ -32,6 +34,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     match cli.command {
         Command::Train(args) => commands::train::run(&args, environment),
         Command::Plan(args) => commands::plan::run(&args, environment),
+        Command::Data(args) => commands::data::run(&args, environment),
         Command::Schema(args) => commands::schema::run(&args),
         Command::Generate(args) => commands::generate::run(&args, environment),
         Command::Chat(args) => commands::chat::run(&args, environment),

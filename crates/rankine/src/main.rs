@@ -60,5 +60,6 @@ fn environment() -> Environment {
     Environment {
         hub_cache: hub_cache.filter(|folder| folder.is_dir()),
         cache: cache.unwrap_or_else(|| std::env::temp_dir().join("rankine-cache")),
+        no_color: variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term.as_os_str() == "dumb"),
     }
 }

@@ -11,6 +11,7 @@ mod model;
 mod output;
 mod prepare;
 mod print;
+mod proof;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use model::{ModelPlan, usual_dtype};
 pub use output::{ExportPlan, OutputPlan};
 pub use prepare::{DatasetForecast, Forecast, Prepared};
 pub(crate) use prepare::{data_failure, is_chat};
+pub(crate) use proof::refuse;
 pub use training::{TrainingPlan, Warmup};
 
 use crate::Environment;

@@ -11,6 +11,7 @@ mod schema;
 mod set;
 mod yaml;
 
+use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
 use rankine_export::Target;
 use rankine_nn::lora::{AdapterKind, LoraConfig};
@@ -75,6 +76,13 @@ pub struct Recipe {
     /// A Jinja chat template instead of the model's own: a file, the template itself, or `chatml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
+    /// Checks of the data that may fail; `rankine data` names them, and any other that fails stops the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waive: Option<Vec<Check>>,
+    /// Share of the records that may lose a part of their answer at `max_seq_len`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1), extend("default" = defaults::MAX_TRUNCATED_SHARE))]
+    pub max_truncated_share: Option<f64>,
     /// A new order each epoch, from `seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::SHUFFLE))]

@@ -10,7 +10,7 @@ use crate::fixtures::{golden, golden_json};
 /// 2025-01-31 12:34:56, the `now` of the goldens.
 const NOW: u64 = 1_738_326_896;
 
-fn template_names() -> Vec<String> {
+pub(crate) fn template_names() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(golden(""))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

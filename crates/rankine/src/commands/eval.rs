@@ -5,7 +5,6 @@ use std::path::Path;
 use rankine_data::{DatasetConfig, TokenizeConfig, TokenizeReport, read_dataset, tokenize};
 use rankine_models::drift::write_logits;
 use rankine_train::evaluate::{EvaluateConfig, Evaluation, evaluate};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::open;
@@ -23,8 +22,9 @@ use crate::terminal::{self, progress};
 /// A model or records that cannot be used; a record longer than the model's context.
 pub fn run(args: &EvalArgs, environment: &Environment) -> Result<(), Failure> {
     let mut config = DatasetConfig::new(&args.data);
-    config.record_type = args.record_type.as_deref().map(|word| parse_word("--type", word)).transpose()?;
-    let train_on = args.train_on.as_deref().map(|word| parse_word("--train-on", word)).transpose()?.unwrap_or_default();
+    config.record_type = args.record_type.as_deref().map(|word| open::parse_word("--type", word)).transpose()?;
+    let train_on =
+        args.train_on.as_deref().map(|word| open::parse_word("--train-on", word)).transpose()?.unwrap_or_default();
     // Only a folder has splits, and `train` is not what is evaluated on.
     if Path::new(&args.data).is_dir() {
         config.split = Some("validation".to_owned());
@@ -61,12 +61,6 @@ pub fn run(args: &EvalArgs, environment: &Environment) -> Result<(), Failure> {
         return terminal::print(&format!("{object}\n"));
     }
     terminal::print(&table(&evaluation, &tokenized.report))
-}
-
-/// A word of one of the recipe's closed sets.
-fn parse_word<T: DeserializeOwned>(argument: &str, word: &str) -> Result<T, Failure> {
-    serde_json::from_value(json!(word))
-        .map_err(|error| Failure::bad_input(Fault::new(format!("`{argument} {word}`: {error}"))))
 }
 
 /// A measured record is a whole record.

@@ -10,6 +10,7 @@ use rankine_models::generate::{GenerateConfig, eos_token_ids};
 use rankine_models::model::Model;
 use rankine_models::sampling::Sampling;
 use rankine_models::weights::WeightFiles;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use crate::Environment;
@@ -127,6 +128,12 @@ pub(crate) fn generate_config(args: &SamplingArgs, eos_token_ids: &[u32]) -> Res
         stop: args.stop.clone(),
         eos_token_ids: eos_token_ids.to_vec(),
     })
+}
+
+/// A word of one of the recipe's closed sets.
+pub(crate) fn parse_word<T: DeserializeOwned>(argument: &str, word: &str) -> Result<T, Failure> {
+    serde_json::from_value(Json::from(word))
+        .map_err(|error| Failure::bad_input(Fault::new(format!("`{argument} {word}`: {error}"))))
 }
 
 /// An error in what the person gave.

@@ -25,7 +25,7 @@ use super::open::{self, chat_ids, input, prompt_ids, stop_tokens};
 use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
-use crate::plan::{Forecast, Plan, Prepared, is_chat};
+use crate::plan::{Forecast, Plan, Prepared, is_chat, refuse};
 use crate::recipe::{self, BaseCompute};
 use crate::terminal::training::Reporter;
 use crate::terminal::{self, note, numbers, progress};
@@ -49,8 +49,9 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     let talks = !args.json && !args.quiet;
     let prepared =
         progress::counting("tokenising", "records", !talks, |progress| plan.prepare(&environment.cache, progress))?;
+    refuse(&prepared.proof, &file.sources)?;
     if talks {
-        summary::introduce(&plan, &prepared.forecast);
+        summary::introduce(&plan, &prepared);
     }
     let mut model = load(&plan)?;
     if plan.model.base_compute != BaseCompute::F32 {
@@ -89,7 +90,7 @@ struct Beside<'a> {
 impl Run<'_> {
     fn go(&self, mut model: Model, prepared: Prepared) -> Result<(), Failure> {
         let plan = &self.plan;
-        let Prepared { tokenizer, loader, validation, forecast } = prepared;
+        let Prepared { tokenizer, loader, validation, forecast, .. } = prepared;
         let artifact = Artifact::new(
             &model,
             &plan.adapter.layout,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
 use serde::Serialize;
 
@@ -22,6 +23,10 @@ pub struct DataPlan {
     pub train_on: TrainOn,
     /// A template's text, a file or `chatml`, instead of the model's own.
     pub chat_template: Option<String>,
+    /// Checks of the data that may fail.
+    pub waive: Vec<Check>,
+    /// Share of the records that may lose a part of their answer.
+    pub max_truncated_share: f64,
     /// A new order each epoch.
     pub shuffle: bool,
 }
@@ -62,6 +67,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
         let what = format!("`max_seq_len` is {max_seq_len}, and the model was made for {limit} tokens");
         decider.fault("max_seq_len", what, format!("give at most {limit}"));
     }
+    let max_truncated_share = recipe.max_truncated_share.unwrap_or(defaults::MAX_TRUNCATED_SHARE);
     let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
     (decider.faults.len() == faults).then_some(DataPlan {
         datasets,
@@ -70,6 +76,8 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
         packing: recipe.packing.unwrap_or(defaults::PACKING),
         train_on: recipe.train_on.unwrap_or_default(),
         chat_template,
+        waive: recipe.waive.unwrap_or_default(),
+        max_truncated_share,
         shuffle: recipe.shuffle.unwrap_or(defaults::SHUFFLE),
     })
 }

@@ -5,6 +5,8 @@ use rankine_train::config::OptimizerKind;
 
 /// Records stay in sequences of their own.
 pub const PACKING: bool = false;
+/// One answer in a hundred may be cut.
+pub const MAX_TRUNCATED_SHARE: f64 = 0.01;
 /// A new order each epoch.
 pub const SHUFFLE: bool = true;
 /// Each record is seen once.

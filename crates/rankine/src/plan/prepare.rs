@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use rankine_data::proof::Proof;
 use rankine_data::{
-    DataError, Dataset, DatasetConfig, Example, Loader, LoaderConfig, RecordType, TextTokenizer, TokenizeConfig,
-    TokenizeReport, Tokenized, read_dataset, split_validation, tokenize_cached,
+    DataError, Dataset, DatasetConfig, Example, Loader, LoaderConfig, RecordType, Remark, TextTokenizer,
+    TokenizeConfig, TokenizeReport, Tokenized, read_dataset, split_validation, tokenize_cached,
 };
 use rankine_train::config::ScheduleConfig;
 use serde::Serialize;
 
+use super::proof::{nothing_left, refuse};
 use super::{Plan, Validation};
 use crate::fault::{Failure, Fault, chain};
 
@@ -23,6 +25,8 @@ pub struct Prepared {
     pub validation: Vec<Example>,
     /// The numbers.
     pub forecast: Forecast,
+    /// What the checks found.
+    pub proof: Proof,
 }
 
 /// The numbers that follow from the data.
@@ -86,7 +90,7 @@ impl Plan {
             Validation::Datasets(configs) => read_all(configs, true, &mut forecasts)?,
             Validation::None | Validation::Part(_) => Vec::new(),
         };
-        let config = TokenizeConfig { max_seq_len: self.data.max_seq_len, train_on: self.data.train_on };
+        let config = self.tokenize_config();
         let tokenized = |datasets: &[Dataset]| -> Result<Tokenized, Failure> {
             let (tokenized, _) =
                 tokenize_cached(cache, datasets, &tokenizer, &config, progress).map_err(data_failure)?;
@@ -94,6 +98,7 @@ impl Plan {
             Ok(tokenized)
         };
         let train = tokenized(&datasets)?;
+        let mut remarks = train.remarks;
         let (examples, validation, validation_report) = match self.data.validation {
             Validation::None => (train.examples, Vec::new(), None),
             Validation::Part(size) => {
@@ -102,9 +107,17 @@ impl Plan {
             }
             Validation::Datasets(_) => {
                 let validation = tokenized(&held_out)?;
+                // Datasets are counted on, so that no two records of the same file and line are taken for one.
+                let apart = |remark: Remark| Remark { dataset: remark.dataset + datasets.len() as u32, ..remark };
+                remarks.extend(validation.remarks.into_iter().map(apart));
                 (train.examples, validation.examples, Some(validation.report))
             }
         };
+        let proof = self.prove(&tokenizer, (&examples, &validation), &remarks, &forecasts);
+        if examples.is_empty() {
+            refuse(&proof, &[])?;
+            return Err(nothing_left(train.report.records));
+        }
         let pad_id = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
         let weights = self.data.datasets.iter().map(|dataset| dataset.weight.unwrap_or(1.0)).collect();
         let train_examples = examples.len();
@@ -127,7 +140,12 @@ impl Plan {
             pad_id,
             datasets: forecasts,
         };
-        Ok(Prepared { tokenizer, loader, validation, forecast })
+        Ok(Prepared { tokenizer, loader, validation, forecast, proof })
+    }
+
+    /// How the records become tokens.
+    pub fn tokenize_config(&self) -> TokenizeConfig {
+        TokenizeConfig { max_seq_len: self.data.max_seq_len, train_on: self.data.train_on }
     }
 
     /// The learning rate's course over a run of this length.

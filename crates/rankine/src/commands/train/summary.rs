@@ -10,14 +10,15 @@ use serde::Serialize;
 
 use super::Sample;
 use crate::commands::export::Exported;
-use crate::plan::{DatasetForecast, Forecast, Plan};
+use crate::plan::{DatasetForecast, Forecast, Plan, Prepared};
 use crate::terminal::note;
 use crate::terminal::numbers::{count, counted, percent};
 use crate::terminal::table::columns;
 use crate::terminal::training::{comparison, shortened};
 
 /// A few lines on stderr before the first step.
-pub(super) fn introduce(plan: &Plan, forecast: &Forecast) {
+pub(super) fn introduce(plan: &Plan, prepared: &Prepared) {
+    let forecast = &prepared.forecast;
     let trained = plan.adapter.trained_parameters;
     note(&format!(
         "{} on {}: {} trained parameters ({} of {})",
@@ -42,6 +43,9 @@ pub(super) fn introduce(plan: &Plan, forecast: &Forecast) {
         if number > 0 {
             note(&format!("note: {} {words}", counted(number, "record")));
         }
+    }
+    for finding in prepared.proof.waived() {
+        note(&format!("waived: {}: {}", finding.check, finding.summary));
     }
 }
 
