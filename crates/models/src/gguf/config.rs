@@ -188,9 +188,10 @@ fn llama3(keys: &mut Keys<'_>, original_key: &str, head_dim: u64, theta: f64, fa
         return None;
     }
     let plain = RopeConfig { theta, scaling: RopeScaling::Default }.frequencies(head_dim as usize);
-    // Every published model of this kind has these two.
+    // Every published model of this kind has these two, and most have this context.
     let (low_freq_factor, high_freq_factor) = (1.0, 4.0);
-    for original in stated.into_iter().chain([8192.0]) {
+    let powers = (4..=20).map(|exponent| f64::from(1 << exponent));
+    for original in stated.into_iter().chain([8192.0]).chain(powers) {
         let scaling = RopeScaling::Llama3 {
             factor: f64::from(largest),
             low_freq_factor,
@@ -211,8 +212,8 @@ fn llama3(keys: &mut Keys<'_>, original_key: &str, head_dim: u64, theta: f64, fa
         }
     }
     keys.fault(format!(
-        "`{ROPE_FACTORS}` does not follow Llama 3.1's rule with the factors 1 and 4 and a context of {}: take the model as safetensors",
-        stated.map_or("8192".to_owned(), |original| format!("{original} or 8192"))
+        "`{ROPE_FACTORS}` does not follow Llama 3.1's rule with the factors 1 and 4 and a context that is a power of two: \
+         take the model as safetensors"
     ));
     None
 }

@@ -211,7 +211,7 @@ impl Packed<'_> {
         }
         let first = if offset == 0 { first } else { first + 1 };
         // A row of a bias is one value: many rows for one thread at a time.
-        let rows = (1 << 14_usize).div_ceil(columns);
+        let rows = 16_384_usize.div_ceil(columns);
         rest.par_chunks_mut(rows * columns).enumerate().for_each(|(chunk, out)| {
             for (row, out) in out.chunks_mut(columns).enumerate() {
                 self.read_part(first + chunk * rows + row, 0, out);

@@ -274,10 +274,11 @@ impl<'a> Tokenizer<'a> {
                 (token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}))
             })
             .collect();
+        let pair = [around(0, "A"), around(1, "B")].concat();
         let template = json!({
             "type": "TemplateProcessing",
             "single": around(0, "A"),
-            "pair": [around(0, "A"), around(1, "B")].concat(),
+            "pair": pair,
             "special_tokens": specials,
         });
         if specials.is_empty() { Json::Null } else { template }
