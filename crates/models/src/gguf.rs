@@ -18,6 +18,11 @@ mod small_files;
 mod tensors;
 mod tokenizer;
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod test_file;
+
 pub use fault::{GgufError, GgufProblem};
 pub use find::{GgufFiles, find};
 pub use ggml_type::GgmlType;
