@@ -1,11 +1,15 @@
 //! The metadata's `config.json`, as the model had it before it was converted.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value as Json, json};
 
+use super::ggml_type::GgmlType;
 use super::header::Header;
 use super::metadata::{Keys, Value};
 use super::tensors::ROPE_FACTORS;
 use crate::config::{RopeConfig, RopeScaling};
+use crate::weights::StoredDtype;
 
 /// The architectures that are read, by `general.architecture`.
 const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
@@ -87,8 +91,21 @@ pub(super) fn config(header: &Header, factors: &RopeFactors<'_>) -> Result<Map<S
             config.insert(name.into(), id.into());
         }
     }
-    config.insert("torch_dtype".into(), "float32".into());
+    config.insert("torch_dtype".into(), usual_dtype(header).torch_name().into());
     if keys.faults.is_empty() { Ok(config) } else { Err(keys.faults) }
+}
+
+/// The float type of most values.
+fn usual_dtype(header: &Header) -> StoredDtype {
+    let mut values: HashMap<StoredDtype, u64> = HashMap::new();
+    for tensor in &header.tensors {
+        if let Ok(kind) = GgmlType::from_code(tensor.code) {
+            let count = tensor.shape.iter().fold(1_u64, |product, d| product.saturating_mul(*d));
+            let sum = values.entry(kind.float()).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+    values.into_iter().max_by_key(|(_, count)| *count).map_or(StoredDtype::F32, |(dtype, _)| dtype)
 }
 
 /// A number, or a list of the same number for each layer.
@@ -124,7 +141,10 @@ fn refuse(keys: &mut Keys<'_>, architecture: &str, head_dim: Option<u64>) {
     for name in ["attention.value_length", "rope.dimension_count"] {
         if let Some(width) = keys.number(&key(name)).filter(|width| Some(*width) != head_dim) {
             let head_dim = head_dim.map_or("unknown".to_owned(), |width| width.to_string());
-            keys.fault(format!("`{}` is {width}, and the width of a head is {head_dim}: they must be the same", key(name)));
+            keys.fault(format!(
+                "`{}` is {width}, and the width of a head is {head_dim}: they must be the same",
+                key(name)
+            ));
         }
     }
     if keys.flag(&key("attention.causal")) == Some(false) {
@@ -181,7 +201,11 @@ fn llama3(keys: &mut Keys<'_>, original_key: &str, head_dim: u64, theta: f64, fa
     let stated = keys.float(original_key);
     let largest = factors.iter().copied().fold(1.0_f32, f32::max);
     if factors.len() as u64 != head_dim / 2 || factors.iter().any(|factor| !factor.is_finite() || *factor < 1.0) {
-        keys.fault(format!("`{ROPE_FACTORS}` has {} values that are no divisors of {} frequencies", factors.len(), head_dim / 2));
+        keys.fault(format!(
+            "`{ROPE_FACTORS}` has {} values that are no divisors of {} frequencies",
+            factors.len(),
+            head_dim / 2
+        ));
         return None;
     }
     if largest == 1.0 {

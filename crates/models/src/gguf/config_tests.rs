@@ -25,13 +25,25 @@ fn read(file: &TestFile, factors: Option<&[f32]>) -> Result<Map<String, Json>, S
 #[test]
 fn what_is_missing_is_all_named() {
     assert!(read(&llama(""), None).is_ok());
-    assert_eq!(read(&llama("general.architecture"), None).unwrap_err(), "`general.architecture` is missing: llama, qwen2 or qwen3 is expected");
+    assert_eq!(
+        read(&llama("general.architecture"), None).unwrap_err(),
+        "`general.architecture` is missing: llama, qwen2 or qwen3 is expected"
+    );
     for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"] {
         let key = format!("llama.{key}");
-        assert!(read(&llama(&key), None).unwrap_err().contains(&format!("`{key}` is missing: a whole number is expected")));
+        assert!(
+            read(&llama(&key), None).unwrap_err().contains(&format!("`{key}` is missing: a whole number is expected"))
+        );
     }
     let text = read(&TestFile::new().text("general.architecture", "llama"), None).unwrap_err();
-    for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count", "layer_norm_rms_epsilon", "token_embd.weight"] {
+    for key in [
+        "block_count",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "layer_norm_rms_epsilon",
+        "token_embd.weight",
+    ] {
         assert!(text.contains(key), "{key}: {text}");
     }
     let text = read(&TestFile::new().text("general.architecture", "gemma3"), None).unwrap_err();
@@ -42,15 +54,27 @@ fn what_is_missing_is_all_named() {
 fn what_would_change_the_arithmetic_is_refused() {
     let cases = [
         (llama("").number("llama.expert_count", 8), "a mixture of 8 experts"),
-        (llama("").number("llama.rope.dimension_count", 4), "`llama.rope.dimension_count` is 4, and the width of a head is 8"),
+        (
+            llama("").number("llama.rope.dimension_count", 4),
+            "`llama.rope.dimension_count` is 4, and the width of a head is 8",
+        ),
         (llama("").number("llama.attention.value_length", 4), "`llama.attention.value_length` is 4"),
         (llama("").text("llama.rope.scaling.type", "yarn"), "`llama.rope.scaling.type` is `yarn`"),
         (llama("").text("llama.rope.scaling.type", "linear"), "`llama.rope.scaling.factor` is missing"),
         (llama("").float("llama.attention.scale", 0.5), "`llama.attention.scale` is 0.5, which is not supported"),
         (llama("").flag("llama.attention.causal", false), "only causal models"),
-        (llama("llama.attention.head_count_kv").numbers("llama.attention.head_count_kv", &[2, 4]), "differs from layer to layer"),
-        (llama("llama.attention.head_count").number("llama.attention.head_count", 0), "`llama.attention.head_count` is 0"),
-        (llama("llama.block_count").text("llama.block_count", "2"), "`llama.block_count` is \"2\": a whole number is expected"),
+        (
+            llama("llama.attention.head_count_kv").numbers("llama.attention.head_count_kv", &[2, 4]),
+            "differs from layer to layer",
+        ),
+        (
+            llama("llama.attention.head_count").number("llama.attention.head_count", 0),
+            "`llama.attention.head_count` is 0",
+        ),
+        (
+            llama("llama.block_count").text("llama.block_count", "2"),
+            "`llama.block_count` is \"2\": a whole number is expected",
+        ),
     ];
     for (file, expected) in cases {
         let text = read(&file, None).unwrap_err();
@@ -82,7 +106,9 @@ fn llama_3_factors_become_what_they_were_computed_from() {
     let theta = 500_000.0;
     let plain = RopeConfig { theta, scaling: RopeScaling::Default }.frequencies(8 * 8);
     let file = || {
-        llama("llama.embedding_length").number("llama.embedding_length", 256).float("llama.rope.freq_base", theta as f32)
+        llama("llama.embedding_length")
+            .number("llama.embedding_length", 256)
+            .float("llama.rope.freq_base", theta as f32)
     };
     for original in [8192.0, 4096.0] {
         let scaled = RopeConfig { theta, scaling: scaling(original) }.frequencies(8 * 8);

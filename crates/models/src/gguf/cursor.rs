@@ -38,7 +38,12 @@ impl<'a> Cursor<'a> {
                 self.at += count;
                 Ok(taken)
             }
-            _ => Err(GgufProblem::Truncated { what: what.to_owned(), at: self.at as u64, needed: count, left: left as u64 }),
+            _ => Err(GgufProblem::Truncated {
+                what: what.to_owned(),
+                at: self.at as u64,
+                needed: count,
+                left: left as u64,
+            }),
         }
     }
 

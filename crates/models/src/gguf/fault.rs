@@ -58,7 +58,9 @@ pub enum GgufError {
 #[derive(Debug, Error)]
 pub enum GgufProblem {
     /// Another kind of file.
-    #[error("not a GGUF file: it begins with {found:?} where \"GGUF\" is expected (an interrupted download, or a Git LFS pointer?)")]
+    #[error(
+        "not a GGUF file: it begins with {found:?} where \"GGUF\" is expected (an interrupted download, or a Git LFS pointer?)"
+    )]
     Magic {
         /// The first bytes, as text.
         found: String,
@@ -72,7 +74,9 @@ pub enum GgufProblem {
         big_endian: bool,
     },
     /// The file ends inside something.
-    #[error("the file ends inside {what}: {needed} bytes are expected at offset {at}, and {left} are left; it is truncated or damaged: download it again")]
+    #[error(
+        "the file ends inside {what}: {needed} bytes are expected at offset {at}, and {left} are left; it is truncated or damaged: download it again"
+    )]
     Truncated {
         /// What was being read.
         what: String,
@@ -84,7 +88,9 @@ pub enum GgufProblem {
         left: u64,
     },
     /// More things than the rest of the file can hold.
-    #[error("{what} at offset {at} is {count}, and the rest of the file cannot hold more than {most}; it is truncated or damaged: download it again")]
+    #[error(
+        "{what} at offset {at} is {count}, and the rest of the file cannot hold more than {most}; it is truncated or damaged: download it again"
+    )]
     Count {
         /// The number of what.
         what: String,
@@ -96,7 +102,9 @@ pub enum GgufProblem {
         most: u64,
     },
     /// More array elements than any model has.
-    #[error("{what} brings the elements of all arrays over {most}, which no model has; the file is damaged: download it again")]
+    #[error(
+        "{what} brings the elements of all arrays over {most}, which no model has; the file is damaged: download it again"
+    )]
     TooLarge {
         /// The array.
         what: String,
@@ -112,7 +120,9 @@ pub enum GgufProblem {
         at: u64,
     },
     /// A type of metadata that the format does not have.
-    #[error("`{key}` has the value type {found}, and the format's types are 0 to 12; the file is damaged: download it again")]
+    #[error(
+        "`{key}` has the value type {found}, and the format's types are 0 to 12; the file is damaged: download it again"
+    )]
     ValueType {
         /// The key.
         key: String,
@@ -176,7 +186,9 @@ pub enum GgufProblem {
         kind: GgmlType,
     },
     /// A tensor that reaches beyond the file.
-    #[error("`{tensor}` takes {bytes} bytes from offset {start} of the data, which has {length}; the file is truncated: download it again")]
+    #[error(
+        "`{tensor}` takes {bytes} bytes from offset {start} of the data, which has {length}; the file is truncated: download it again"
+    )]
     Outside {
         /// The tensor.
         tensor: String,
@@ -233,7 +245,9 @@ pub enum GgufProblem {
 fn unsupported(by_type: &[(String, Vec<String>)]) -> String {
     let one = |(kind, names): &(String, Vec<String>)| match names.as_slice() {
         [name] => format!("the tensor `{name}` is in the format {kind}, which is not supported"),
-        names => format!("{} tensors are in the format {kind}, which is not supported ({})", names.len(), names.join(", ")),
+        names => {
+            format!("{} tensors are in the format {kind}, which is not supported ({})", names.len(), names.join(", "))
+        }
     };
     by_type.iter().map(one).collect::<Vec<_>>().join("; ")
 }

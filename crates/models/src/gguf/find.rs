@@ -77,7 +77,8 @@ struct Part<'a> {
 
 /// `STEM-00002-of-00003.gguf`, as llama.cpp names the parts of a split model.
 fn part_of(name: &str) -> Option<Part<'_>> {
-    let digits = |text: &str| (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok());
+    let digits =
+        |text: &str| (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok());
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, number): (&str, &str) = rest.rsplit_once('-')?;
     let count: usize = digits(count)??;

@@ -123,7 +123,9 @@ fn absurd_numbers_take_no_memory() {
 fn other_files_and_versions_are_named() {
     assert!(read(b"version https://git-lfs").unwrap_err().to_string().contains("begins with \"vers\""));
     assert!(read(b"").unwrap_err().to_string().contains("not a GGUF file"));
-    assert!(refused(&TestFile { version: 1, ..small() }).contains("GGUF version 1, of which 2 and 3 are read; convert"));
+    assert!(
+        refused(&TestFile { version: 1, ..small() }).contains("GGUF version 1, of which 2 and 3 are read; convert")
+    );
     assert!(refused(&TestFile { version: 3_u32.swap_bytes(), ..small() }).contains("the file is big-endian"));
     assert!(read(&TestFile { version: 2, ..small() }.bytes()).is_ok());
 }
@@ -161,10 +163,16 @@ fn wrong_tensors_are_named() {
     for shape in [&[0, 4][..], &[u64::MAX, 32], &[1 << 32, 1 << 32], &[1 << 62, 32]] {
         assert!(problems(&base().entry("a", shape, 0, 0).data(64)).contains("has no value, or more"), "{shape:?}");
     }
-    assert!(problems(&base().entry("a", &[2, 33], 2, 0).data(64)).contains("rows of 33 values in Q4_0, whose blocks have 32"));
+    assert!(
+        problems(&base().entry("a", &[2, 33], 2, 0).data(64))
+            .contains("rows of 33 values in Q4_0, whose blocks have 32")
+    );
     assert!(problems(&base().entry("a", &[2, 32], 12, 0).data(64)).contains("in Q4_K, whose blocks have 256"));
     assert!(problems(&base().entry("a", &[1], 0, 4).data(64)).contains("no multiple of the alignment 32"));
-    assert!(problems(&base().entry("a", &[17], 0, 0).data(64)).contains("`a` takes 68 bytes from offset 0 of the data, which has 64"));
+    assert!(
+        problems(&base().entry("a", &[17], 0, 0).data(64))
+            .contains("`a` takes 68 bytes from offset 0 of the data, which has 64")
+    );
     for offset in [64, u64::MAX - 31] {
         assert!(problems(&base().entry("a", &[1], 0, offset).data(64)).contains("the file is truncated"));
     }
@@ -208,7 +216,8 @@ fn an_alignment_of_its_own_is_kept_to() {
 
 #[test]
 fn heads_that_do_not_divide_the_rows_are_named() {
-    let base = |heads| TestFile::new().text("general.architecture", "llama").number("llama.attention.head_count", heads);
+    let base =
+        |heads| TestFile::new().text("general.architecture", "llama").number("llama.attention.head_count", heads);
     for (heads, rows) in [(0, 4), (3, 4), (4, 4)] {
         let text = problems(&base(heads).tensor("blk.0.attn_q.weight", &[rows, 1], 0, &vec![0; 4 * rows as usize]));
         assert!(text.contains(&format!("has {rows} rows, which are not {heads} heads")), "{text}");

@@ -48,7 +48,16 @@ mod tests {
 
     #[test]
     fn the_best_score_goes_first_and_control_tokens_nowhere() {
-        let pieces = [("<s>", 0.0), ("a", -4.0), ("b", -5.0), ("ab", -1.0), ("aba", -0.5), ("ba", -1.0), ("<", -9.0), ("s>", -9.0)];
+        let pieces = [
+            ("<s>", 0.0),
+            ("a", -4.0),
+            ("b", -5.0),
+            ("ab", -1.0),
+            ("aba", -0.5),
+            ("ba", -1.0),
+            ("<", -9.0),
+            ("s>", -9.0),
+        ];
         let found = merges(&pieces, &HashSet::from(["<s>"]));
         assert_eq!(found, [("ab", "a"), ("a", "ba"), ("a", "b"), ("b", "a")]);
     }

@@ -41,7 +41,8 @@ enum Kind {
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
@@ -58,7 +59,9 @@ impl PreTokenizer {
         })?;
         Ok(match kind {
             Kind::Gpt2 => Self::plain(byte_level(true)),
-            Kind::Digits => Self::plain(sequence(json!({"type": "Digits", "individual_digits": true}), byte_level(true))),
+            Kind::Digits => {
+                Self::plain(sequence(json!({"type": "Digits", "individual_digits": true}), byte_level(true)))
+            }
             Kind::Llama3 => Self { ignore_merges: true, add_bos: true, ..Self::plain(split(LLAMA3)) },
             Kind::Qwen2 => Self { normalizer: json!({"type": "NFC"}), ..Self::plain(split(QWEN2)) },
             Kind::Dbrx => Self::plain(split(LLAMA3)),

@@ -62,7 +62,8 @@ impl Layout {
             return Ok(Self { heads: None });
         }
         let key = "llama.attention.head_count";
-        let heads = metadata.number(key).ok_or_else(|| needed(format!("`{key}` is missing: a whole number is expected")))?;
+        let heads =
+            metadata.number(key).ok_or_else(|| needed(format!("`{key}` is missing: a whole number is expected")))?;
         let groups = metadata.number("llama.attention.head_count_kv").unwrap_or(heads);
         Ok(Self { heads: Some((heads, groups)) })
     }
@@ -145,7 +146,12 @@ fn place(
 
 /// The width of the heads, where the tensor is a query's or key's weight or bias with interleaved rows; and the values
 /// of a row, which is one value in a bias.
-fn interleaved(info: &TensorInfo, kind: GgmlType, layout: Layout, columns: u64) -> Result<(Option<usize>, u64), GgufProblem> {
+fn interleaved(
+    info: &TensorInfo,
+    kind: GgmlType,
+    layout: Layout,
+    columns: u64,
+) -> Result<(Option<usize>, u64), GgufProblem> {
     let part = info.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
     let heads = match (layout.heads, part) {
         (Some((queries, _)), Some("attn_q.weight" | "attn_q.bias")) => queries,
@@ -261,7 +267,8 @@ mod tests {
     #[test]
     fn interleaved_rows_are_put_back() {
         // llama.cpp: weights.reshape(heads, 2, width / 2, columns).swapaxes(1, 2), here of two heads of width 4.
-        let stored: Vec<f32> = [0, 2, 1, 3, 4, 6, 5, 7].iter().flat_map(|row| [*row as f32, *row as f32 + 0.5]).collect();
+        let stored: Vec<f32> =
+            [0, 2, 1, 3, 4, 6, 5, 7].iter().flat_map(|row| [*row as f32, *row as f32 + 0.5]).collect();
         let bytes: Vec<u8> = stored.iter().flat_map(|value| value.to_le_bytes()).collect();
         let mut values = [0.0; 16];
         packed(&bytes, GgmlType::F32, 2, Some(4)).read_into(0..16, &mut values);
@@ -288,7 +295,13 @@ mod tests {
     fn names_are_those_of_checkpoints() {
         assert_eq!(checkpoint_name("blk.12.ffn_down.weight"), "model.layers.12.mlp.down_proj.weight");
         assert_eq!(checkpoint_name("blk.0.attn_q.bias"), "model.layers.0.self_attn.q_proj.bias");
-        for unknown in ["blk.x.attn_q.weight", "blk.1.ffn_gate_exps.weight", "blk.1.attn_q.scale", "v.blk.0.a", "blk..attn_q.weight"] {
+        for unknown in [
+            "blk.x.attn_q.weight",
+            "blk.1.ffn_gate_exps.weight",
+            "blk.1.attn_q.scale",
+            "v.blk.0.a",
+            "blk..attn_q.weight",
+        ] {
             assert_eq!(checkpoint_name(unknown), unknown);
         }
     }

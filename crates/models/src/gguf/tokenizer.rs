@@ -85,7 +85,8 @@ impl<'a> Tokenizer<'a> {
         let tokens = keys.list(&key("tokens"), "a text", Value::as_str).unwrap_or_default();
         let count = tokens.len();
         refuse_doubles(&mut keys, &tokens);
-        let kinds = match keys.list(&key("token_type"), "a type from 1 to 6", |value| Kind::from_code(value.as_i64()?)) {
+        let kinds = match keys.list(&key("token_type"), "a type from 1 to 6", |value| Kind::from_code(value.as_i64()?))
+        {
             Some(kinds) => {
                 same_length(&mut keys, "token_type", kinds.len(), count);
                 kinds
@@ -260,7 +261,8 @@ impl<'a> Tokenizer<'a> {
     fn post_processor(&self) -> Json {
         let before = self.bos.filter(|_| self.add_bos);
         let after = self.eos.filter(|_| self.add_eos);
-        let special = |id: u32, type_id: u32| json!({"SpecialToken": {"id": self.tokens[id as usize], "type_id": type_id}});
+        let special =
+            |id: u32, type_id: u32| json!({"SpecialToken": {"id": self.tokens[id as usize], "type_id": type_id}});
         let around = |type_id: u32, name: &str| -> Vec<Json> {
             let text = json!({"Sequence": {"id": name, "type_id": type_id}});
             let before = before.map(|id| special(id, type_id));
@@ -300,7 +302,10 @@ fn bpe<'a>(keys: &mut Keys<'a>, tokens: &[&str]) -> Option<Model<'a>> {
     for (index, line) in lines.into_iter().enumerate() {
         // The first space divides; a byte-level token has none of its own.
         let pair = line.split_once(' ').filter(|(left, right)| {
-            !left.is_empty() && known.contains(left) && known.contains(right) && known.contains([*left, *right].concat().as_str())
+            !left.is_empty()
+                && known.contains(left)
+                && known.contains(right)
+                && known.contains([*left, *right].concat().as_str())
         });
         match pair {
             Some(pair) => merges.push(pair),

@@ -34,8 +34,14 @@ fn contradictions_are_named() {
         (TestFile::new().text("tokenizer.ggml.model", "t5"), "`tokenizer.ggml.model` is `t5`, which is not supported"),
         (TestFile::new().text("tokenizer.ggml.model", "gpt2"), "`tokenizer.ggml.tokens` is missing"),
         (TestFile::new().text("tokenizer.ggml.model", "gpt2"), "`tokenizer.ggml.merges` is missing"),
-        (TestFile::new().text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", &tokens), "`tokenizer.ggml.scores` is missing"),
-        (file().numbers("tokenizer.ggml.token_type", &[1, 1, 1]), "`tokenizer.ggml.token_type` has 3 values for 4 tokens"),
+        (
+            TestFile::new().text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", &tokens),
+            "`tokenizer.ggml.scores` is missing",
+        ),
+        (
+            file().numbers("tokenizer.ggml.token_type", &[1, 1, 1]),
+            "`tokenizer.ggml.token_type` has 3 values for 4 tokens",
+        ),
         (file().numbers("tokenizer.ggml.token_type", &[1, 1, 9, 3]), "`tokenizer.ggml.token_type` has 9 at place 2"),
         (file().number("tokenizer.ggml.eos_token_id", 4), "`tokenizer.ggml.eos_token_id` is 4, and there are 4 tokens"),
         (file().text("tokenizer.ggml.pre", "grok-2"), "`tokenizer.ggml.pre` is `grok-2`, which is not known"),
@@ -43,7 +49,10 @@ fn contradictions_are_named() {
         (bpe_file(&tokens, &["a b", "b a"]), "has \"b a\" at place 1: two tokens that make a third"),
         (bpe_file(&tokens, &["ab"]), "has \"ab\" at place 0"),
         (file().number("tokenizer.chat_template", 1), "`tokenizer.chat_template` is 1: a text is expected"),
-        (file().raw("tokenizer.ggml.add_bos_token", 4, &[1, 0, 0, 0]), "`tokenizer.ggml.add_bos_token` is 1: true or false"),
+        (
+            file().raw("tokenizer.ggml.add_bos_token", 4, &[1, 0, 0, 0]),
+            "`tokenizer.ggml.add_bos_token` is 1: true or false",
+        ),
     ];
     for (file, expected) in cases {
         let text = faults(&file);
@@ -54,7 +63,12 @@ fn contradictions_are_named() {
 #[test]
 fn words_are_cut_as_the_name_says() {
     let bytes = ["1", "2", "3", "4", "a", "b", "'", "s", "S", "Ġ", "Ċ", "c", "\u{304}", "Ì", "Ħ"];
-    let vocabulary: Vec<&str> = bytes.iter().copied().filter(|token| *token != "\u{304}").chain(["12", "ab", "123", "1234", "Ġa", "abc"]).collect();
+    let vocabulary: Vec<&str> = bytes
+        .iter()
+        .copied()
+        .filter(|token| *token != "\u{304}")
+        .chain(["12", "ab", "123", "1234", "Ġa", "abc"])
+        .collect();
     let merges = ["1 2", "a b", "12 3", "123 4", "Ġ a"];
     let cut = |pre: &str, text: &str| -> Vec<String> {
         let (tokenizer, _) = built(&bpe_file(&vocabulary, &merges).text("tokenizer.ggml.pre", pre));

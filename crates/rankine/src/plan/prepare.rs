@@ -10,6 +10,7 @@ use rankine_train::config::ScheduleConfig;
 use serde::Serialize;
 
 use super::{Plan, Validation};
+use crate::base;
 use crate::fault::{Failure, Fault, chain};
 
 /// What a run needs besides the model.
@@ -78,8 +79,7 @@ impl Plan {
     /// # Errors
     /// Data that cannot be used: files, records by line, a template that refuses them.
     pub fn prepare(&self, cache: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Prepared, Failure> {
-        let tokenizer = TextTokenizer::from_folder(&self.model.folder, self.data.chat_template.as_deref());
-        let tokenizer = tokenizer.map_err(data_failure)?;
+        let tokenizer = base::tokenizer(&self.model.folder, self.data.chat_template.as_deref())?;
         let mut forecasts = Vec::new();
         let datasets = read_all(&self.data.datasets, false, &mut forecasts)?;
         let held_out = match &self.data.validation {
@@ -192,6 +192,8 @@ impl Plan {
             Some(text) if text.contains(['{', '\n']) => "the recipe's own text".to_owned(),
             Some(name) => name.clone(),
             None if own.is_file() => own.display().to_string(),
+            // A GGUF file has it among its metadata.
+            None if folder.is_file() => folder.display().to_string(),
             None => folder.join("tokenizer_config.json").display().to_string(),
         }
     }
