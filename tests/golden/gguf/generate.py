@@ -7,7 +7,8 @@
 `quants/TYPE.gguf` has one matrix in that format and `quants/TYPE.safetensors` its values, as `gguf.quants.dequantize`
 computes them. `models/CASE.gguf` is ../models/CASE, renamed and reordered as llama.cpp's converter does it, so that
 ../models/CASE holds what must come out. `tokenizers/spm.gguf` has a SentencePiece vocabulary alone, `spm.json` what
-SentencePiece makes of some texts; `bpe.gguf` is ../templates/tokenizer.json.
+SentencePiece makes of some texts; `bpe.gguf` is ../templates/tokenizer.json. `tiny.gguf` has all of it: random weights
+of two layers in Q8_0, Q5_0 and F16, and the vocabulary of `bpe.gguf`.
 """
 import json
 import math
@@ -217,7 +218,7 @@ def sentence_piece():
     (HERE / "tokenizers" / "spm.json").write_text(golden + "\n")
 
 
-def byte_level():
+def byte_level(writer):
     source = json.loads((HERE.parent / "templates" / "tokenizer.json").read_text())
     vocabulary = source["model"]["vocab"]
     added = {token["content"]: token["id"] for token in source["added_tokens"]}
@@ -225,7 +226,6 @@ def byte_level():
     tokens = [by_id[index] for index in range(len(by_id))]
     special = [gguf.TokenType.CONTROL if token in added else gguf.TokenType.NORMAL for token in tokens]
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in source["model"]["merges"]]
-    writer = gguf.GGUFWriter(HERE / "tokenizers" / "bpe.gguf", "llama")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     # Fillers up to the size of an embedding table, as the converter adds them.
@@ -241,6 +241,43 @@ def byte_level():
         {"name": "default", "template": "{{ messages[0]['content'] }}"},
         {"name": "tool_use", "template": "{{ tools }}"},
     ])
+    return len(tokens) + 2
+
+
+# ---------------------------------------------------------------------------------------------------
+# All in one
+# ---------------------------------------------------------------------------------------------------
+
+def tiny():
+    writer = gguf.GGUFWriter(HERE / "tiny.gguf", "llama")
+    hidden, middle, heads, groups = 64, 96, 4, 2
+    vocabulary = byte_level(writer)
+    writer.add_block_count(2)
+    writer.add_context_length(64)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(middle)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(groups)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    rng = np.random.default_rng(7)
+
+    def matrix(name, rows, columns, kind):
+        values = (0.1 * rng.standard_normal((rows, columns))).astype(np.float32)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    matrix("token_embd.weight", vocabulary, hidden, Type.Q8_0)
+    for layer in range(2):
+        for name, rows, columns, kind in [
+            ("attn_q", hidden, hidden, Type.Q5_0), ("attn_k", hidden // heads * groups, hidden, Type.Q5_0),
+            ("attn_v", hidden // heads * groups, hidden, Type.F16), ("attn_output", hidden, hidden, Type.Q5_0),
+            ("ffn_gate", middle, hidden, Type.Q5_0), ("ffn_up", middle, hidden, Type.Q5_0),
+            ("ffn_down", hidden, middle, Type.Q8_0),
+        ]:
+            matrix(f"blk.{layer}.{name}.weight", rows, columns, kind)
+        for name in ["attn_norm", "ffn_norm"]:
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(hidden, dtype=np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(hidden, dtype=np.float32))
     finish(writer)
 
 
@@ -251,4 +288,7 @@ if __name__ == "__main__":
     for case in CASES:
         model(case)
     sentence_piece()
-    byte_level()
+    vocabulary = gguf.GGUFWriter(HERE / "tokenizers" / "bpe.gguf", "llama")
+    byte_level(vocabulary)
+    finish(vocabulary)
+    tiny()

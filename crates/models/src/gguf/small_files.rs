@@ -44,6 +44,11 @@ impl SmallFiles {
         &self.file
     }
 
+    /// The licence's identifier, where the file names it.
+    pub fn license(&self) -> Option<&str> {
+        self.header.metadata.text("general.license")
+    }
+
     /// The text of one of the files; `None` where a folder would not have it either.
     ///
     /// # Errors
