@@ -2,6 +2,7 @@
 
 mod data;
 mod files;
+mod gguf;
 mod plan;
 mod recipe;
 mod run;

@@ -44,6 +44,7 @@ pub use dataset::{DatasetConfig, FieldNames, RecordType, read_dataset};
 pub use error::{DataError, Fault, Faults};
 pub use example::{Example, IGNORED, TokenizeConfig, TokenizeReport, Tokenized, TrainOn, tokenize};
 pub use loader::{Cursor, EpochPlan, GlobalBatch, Loader, LoaderConfig};
+pub use model_files::TokenizerFiles;
 pub use output::{write_new, write_over};
 pub use part::{Part, PartCounts, PartTokens};
 pub use record::{Content, Dataset, Record, RecordSource};

@@ -1,5 +1,6 @@
 //! Files of a model folder beside the tokenizer: its settings and its chat templates.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -13,26 +14,64 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
                       + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' \
                       }}{% endif %}";
 
+/// Where a tokenizer's files are: `tokenizer.json`, `tokenizer_config.json` and what else a model folder may have.
+#[derive(Debug, Clone)]
+pub enum TokenizerFiles {
+    /// In a folder.
+    Folder(PathBuf),
+    /// In memory.
+    Memory {
+        /// Where they come from, for messages.
+        place: PathBuf,
+        /// By name.
+        files: BTreeMap<String, Vec<u8>>,
+    },
+}
+
+impl TokenizerFiles {
+    /// The folder, or what stands for it.
+    pub fn place(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Memory { place, .. } => place,
+        }
+    }
+
+    /// A file's bytes; `None` where there is no such file.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DataError> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                if path.is_file() { read(&path).map(Some) } else { Ok(None) }
+            }
+            Self::Memory { files, .. } => Ok(files.get(name).cloned()),
+        }
+    }
+
+    fn read_text(&self, name: &str) -> Result<Option<String>, DataError> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        text(&self.place().join(name), bytes).map(Some)
+    }
+}
+
 /// The template, and the one for conversations with tools.
 pub(crate) type Templates = (Option<ChatTemplate>, Option<ChatTemplate>);
 
 /// The folder's templates, or the chosen one. A file of its own goes before `tokenizer_config.json`, as in
 /// transformers.
 pub(crate) fn templates(
-    folder: &Path,
+    files: &TokenizerFiles,
     config: &Map<String, Value>,
     chosen: Option<&str>,
     special: &SpecialTokens,
 ) -> Result<Templates, DataError> {
     let compile = |source: &str| ChatTemplate::new(source, special);
     if let Some(chosen) = chosen {
-        return Ok((Some(compile(&chosen_source(folder, chosen)?)?), None));
+        return Ok((Some(compile(&chosen_source(files.place(), chosen)?)?), None));
     }
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        let tools = folder.join("additional_chat_templates").join("tool_use.jinja");
-        let tools = if tools.is_file() { Some(compile(&read_text(&tools)?)?) } else { None };
-        return Ok((Some(compile(&read_text(&file)?)?), tools));
+    if let Some(own) = files.read_text("chat_template.jinja")? {
+        let tools = files.read_text("additional_chat_templates/tool_use.jinja")?;
+        return Ok((Some(compile(&own)?), tools.as_deref().map(compile).transpose()?));
     }
     match config.get("chat_template") {
         Some(Value::String(source)) => Ok((Some(compile(source)?), None)),
@@ -66,16 +105,14 @@ fn chosen_source(folder: &Path, chosen: &str) -> Result<String, DataError> {
                 help: "give a template's text, the path of a .jinja file, or `chatml`".to_owned(),
             }
         })?;
-    read_text(&path)
+    text(&path, read(&path)?)
 }
 
 /// A JSON object, empty if there is no such file.
-pub(crate) fn json_object(path: &Path) -> Result<Map<String, Value>, DataError> {
-    if !path.is_file() {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&read(path)?).map_err(|error| DataError::File {
-        path: path.to_path_buf(),
+pub(crate) fn json_object(files: &TokenizerFiles, name: &str) -> Result<Map<String, Value>, DataError> {
+    let Some(bytes) = files.read(name)? else { return Ok(Map::new()) };
+    serde_json::from_slice(&bytes).map_err(|error| DataError::File {
+        path: files.place().join(name),
         message: format!("expected a JSON object: {error}; fetch the file again"),
     })
 }
@@ -85,7 +122,6 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     std::fs::read(path).map_err(|source| DataError::Io { path: path.to_path_buf(), action: "read", source })
 }
 
-fn read_text(path: &Path) -> Result<String, DataError> {
-    String::from_utf8(read(path)?)
-        .map_err(|_| DataError::File { path: path.to_path_buf(), message: "not UTF-8".to_owned() })
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {
+    String::from_utf8(bytes).map_err(|_| DataError::File { path: path.to_path_buf(), message: "not UTF-8".to_owned() })
 }

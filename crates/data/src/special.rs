@@ -1,8 +1,8 @@
 //! The special tokens of a model folder, as its several files spell them.
 
-use std::path::Path;
-
 use serde_json::{Map, Value};
+
+use crate::model_files::TokenizerFiles;
 
 /// Names of the special tokens, as chat templates and the tokenizer know them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,9 +78,9 @@ fn spelled(token: &Value) -> Option<&str> {
 
 /// The first end-of-text id of `generation_config.json` or `config.json`, for folders whose tokenizer does
 /// not say.
-pub(crate) fn eos_id_of_config(folder: &Path) -> Option<u32> {
+pub(crate) fn eos_id_of_config(files: &TokenizerFiles) -> Option<u32> {
     ["generation_config.json", "config.json"].iter().find_map(|name| {
-        let text = std::fs::read(folder.join(name)).ok()?;
+        let text = files.read(name).ok()??;
         let config: Map<String, Value> = serde_json::from_slice(&text).ok()?;
         let id = match config.get("eos_token_id")? {
             Value::Array(ids) => ids.first()?.as_u64(),

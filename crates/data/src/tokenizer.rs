@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use crate::error::DataError;
-use crate::model_files::{json_object, read, templates};
+use crate::model_files::{TokenizerFiles, json_object, templates};
 pub use crate::special::SpecialTokens;
 use crate::special::eos_id_of_config;
 use crate::template::{ChatTemplate, TemplateError};
@@ -49,23 +49,29 @@ impl TextTokenizer {
     /// # Errors
     /// A missing or broken tokenizer, or a template that cannot be parsed.
     pub fn from_folder(folder: &Path, chat_template: Option<&str>) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer.json");
-        if !path.is_file() {
-            return Err(missing_tokenizer(folder));
-        }
-        let bytes = read(&path)?;
-        let mut tokenizer = parsed(&path, &bytes)?;
+        Self::from_files(&TokenizerFiles::Folder(folder.to_owned()), chat_template)
+    }
+
+    /// As [`from_folder`](Self::from_folder), from wherever the files are.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder).
+    pub fn from_files(files: &TokenizerFiles, chat_template: Option<&str>) -> Result<Self, DataError> {
+        let Some(bytes) = files.read("tokenizer.json")? else {
+            return Err(missing_tokenizer(files.place()));
+        };
+        let mut tokenizer = parsed(&files.place().join("tokenizer.json"), &bytes)?;
         // Limits that the file brings from its own training would cut and fill texts behind our back.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| DataError::Tokenizer(error.to_string()))?;
 
-        let config = json_object(&folder.join("tokenizer_config.json"))?;
-        let map = json_object(&folder.join("special_tokens_map.json"))?;
+        let config = json_object(files, "tokenizer_config.json")?;
+        let map = json_object(files, "special_tokens_map.json")?;
         let mut special = SpecialTokens::from_config(&config, &map);
         let id_of = |token: &Option<String>| token.as_deref().and_then(|token| tokenizer.token_to_id(token));
         let (bos_id, mut eos_id, pad_id) = (id_of(&special.bos), id_of(&special.eos), id_of(&special.pad));
         if eos_id.is_none()
-            && let Some(id) = eos_id_of_config(folder)
+            && let Some(id) = eos_id_of_config(files)
             && let Some(token) = tokenizer.id_to_token(id)
         {
             special.eos = Some(token);
@@ -83,7 +89,7 @@ impl TextTokenizer {
             obey_flag(&config, "add_eos_token", eos_id, &mut suffix);
         }
 
-        let (template, tool_template) = templates(folder, &config, chat_template, &special)?;
+        let (template, tool_template) = templates(files, &config, chat_template, &special)?;
         let mut spelled: Vec<String> = tokenizer
             .get_added_tokens_decoder()
             .into_values()

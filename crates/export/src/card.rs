@@ -6,6 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use rankine_models::adapter_file::{AdapterFile, AdapterKey};
+use rankine_models::companions::Companions;
+use rankine_models::gguf;
 use serde::{Deserialize, Serialize};
 
 use crate::ExportInputs;
@@ -61,12 +63,30 @@ pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_mod
     let mut card = front_matter(inputs, base_model, "adapter", "peft", &tags);
     heading(&mut card, inputs, base_model, "adapter");
     table(&mut card, inputs, Some(adapter), base_model);
-    card.push_str(
-        "\n## Use\n\n```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
-         model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
-         tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n",
+    let load = match gguf_name(inputs.base) {
+        None => "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
+                 model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
+            .to_owned(),
+        // peft does not look into GGUF files by itself.
+        Some(name) => format!(
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+             base = AutoModelForCausalLM.from_pretrained(\"path/to/the/base\", gguf_file=\"{name}\")\n\
+             model = PeftModel.from_pretrained(base, \"path/to/this/folder\")\n"
+        ),
+    };
+    let _ = write!(
+        card,
+        "\n## Use\n\n```python\n{load}tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n"
     );
     card
+}
+
+/// The name of the file, where the base is a GGUF file.
+fn gguf_name(base: &Path) -> Option<String> {
+    let found = gguf::find(base).ok().flatten()?;
+    let name = found.first().file_name()?.to_str()?.to_owned();
+    // It goes into a line of Python.
+    (!name.contains(['"', '\\', '\n', '`'])).then_some(name)
 }
 
 /// The card of a merged model.
@@ -189,8 +209,11 @@ fn adapter_rows(adapter: &AdapterFile) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// The `license` of the base's own card.
+/// The `license` of the base's own card, or of a GGUF file's metadata.
 fn base_license(base: &Path) -> Option<String> {
+    if let Ok(Companions::Gguf(files)) = Companions::of(base) {
+        return files.license().map(str::to_owned);
+    }
     let mut text = String::new();
     File::open(base.join(FILE)).ok()?.take(1 << 16).read_to_string(&mut text).ok()?;
     let matter = text.strip_prefix("---")?.split("\n---").next()?;

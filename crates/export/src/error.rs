@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rankine_models::adapter_file::AdapterFileError;
+use rankine_models::gguf::GgufError;
 use rankine_models::weights::{StoredDtype, WeightsError};
 use thiserror::Error;
 
@@ -14,6 +15,9 @@ pub enum ExportError {
     /// The base's weights, or the writing of the merged ones.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// What a GGUF base has in place of a folder's files.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),

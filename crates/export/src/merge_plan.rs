@@ -180,7 +180,7 @@ impl Change<'_> {
     fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Replaced(one), Self::Replaced(other)) => {
-                one.shape == other.shape && one.dtype == other.dtype && one.bytes == other.bytes
+                one.shape == other.shape && one.dtype == other.dtype && one.bytes() == other.bytes()
             }
             (Self::LowRank(embedding), Self::LowRank(head)) => {
                 (embedding.layout, head.layout) == (Layout::Embedding, Layout::Linear)

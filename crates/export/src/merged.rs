@@ -3,10 +3,10 @@
 //! `W' = W + s B A`; with DoRA `W' = m / |W + s B A| (W + s B A)`, the norm of each output's row
 //! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
 
-use std::fs;
 use std::path::Path;
 
 use rankine_models::adapter_file::AdapterFile;
+use rankine_models::companions::{CONFIG_FILE, Companions};
 use rankine_models::weights::{
     PlannedTensor, StoredDtype, StoredTensor, TensorSink, WeightFiles, WeightWriter, encode, write_aside,
 };
@@ -29,14 +29,12 @@ pub(crate) fn write(
     folder: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Made, ExportError> {
-    let config_file = inputs.base.join("config.json");
-    let config_text = match fs::read_to_string(&config_file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ExportError::MissingFile { file: config_file, target: "merged" });
-        }
-        text => text.map_err(ExportError::io(&config_file, "read"))?,
+    let config_file = inputs.base.join(CONFIG_FILE);
+    let config_text = Companions::of(inputs.base)?.read(CONFIG_FILE)?;
+    let Some(config_text) = config_text else {
+        return Err(ExportError::MissingFile { file: config_file, target: "merged" });
     };
-    let mut base_config: Map<String, Value> = serde_json::from_str(&config_text)
+    let mut base_config: Map<String, Value> = serde_json::from_slice(&config_text)
         .map_err(|e| ExportError::Json { file: config_file, reason: e.to_string() })?;
     let base = WeightFiles::open(inputs.base)?;
     let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
@@ -51,8 +49,8 @@ pub(crate) fn write(
     write_weights(&plan, folder, config.max_shard_bytes, progress)?;
     let changed = change_config(&mut base_config, plan.untied, dtype);
     // A config that needs no change is the base's to the byte.
-    let text = if changed { format!("{:#}\n", Value::Object(base_config)) } else { config_text };
-    write_aside(&folder.join("config.json"), text.as_bytes())?;
+    let text = if changed { format!("{:#}\n", Value::Object(base_config)).into_bytes() } else { config_text };
+    write_aside(&folder.join(CONFIG_FILE), &text)?;
     companions::copy_generation_config(inputs, folder)?;
     companions::copy_tokenizer(inputs, folder)?;
     companions::copy_licences(inputs, folder)?;
@@ -114,20 +112,20 @@ impl Output<'_> {
 
     /// The values of `from`: its own bytes where the type stays.
     fn cast(&self, from: &StoredTensor<'_>, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
-        let same = from.dtype == self.dtype;
-        let mut values = vec![0.0; if same { 0 } else { BLOCK.min(from.len()) }];
+        let same = from.plain_bytes().filter(|_| from.dtype == self.dtype);
+        let mut values = vec![0.0; if same.is_some() { 0 } else { BLOCK.min(from.len()) }];
         for start in (0..from.len()).step_by(BLOCK) {
             let end = from.len().min(start + BLOCK);
-            let bytes = start * from.dtype.bytes()..end * from.dtype.bytes();
-            if same {
-                sink.put(&from.bytes[bytes.clone()])?;
+            if let Some(bytes) = same {
+                let width = self.dtype.bytes();
+                sink.put(&bytes[start * width..end * width])?;
             } else {
                 let values = &mut values[..end - start];
                 from.read_into(start..end, values);
                 self.refuse_overflow(values, start)?;
                 sink.put(&encode(self.dtype, values))?;
             }
-            from.release(bytes);
+            from.release(start..end);
         }
         Ok(())
     }
@@ -208,7 +206,7 @@ impl Factors {
     fn of(change: &LowRank<'_>, rows: usize, columns: usize) -> Self {
         let [a, b] = [&change.a, &change.b].map(|factor| {
             let values = factor.to_f32();
-            factor.release(0..factor.bytes.len());
+            factor.release(0..factor.len());
             values
         });
         Self { layout: change.layout, a, b, rank: change.a.shape[0], rows, columns, scale: change.scale }
@@ -254,8 +252,7 @@ impl Factors {
             weight.read_into(values.clone(), block);
             add_product(block, left.rows(first..end), right, self.scale);
             use_block(first, block)?;
-            let width = weight.dtype.bytes();
-            weight.release(values.start * width..values.end * width);
+            weight.release(values);
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ fn write_tensors(adapter: &AdapterFile, path: &Path) -> Result<(), ExportError> 
     write_safetensors(path, &metadata, planned.collect(), |_, sink| {
         let Some((_, tensor)) = tensors.next() else { return Ok(()) };
         match tensor.dtype {
-            StoredDtype::F32 => sink.put(tensor.bytes)?,
+            StoredDtype::F32 => sink.put(&tensor.bytes())?,
             StoredDtype::F16 | StoredDtype::BF16 => sink.put(&encode(StoredDtype::F32, &tensor.to_f32()))?,
         }
         Ok(())

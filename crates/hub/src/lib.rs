@@ -23,7 +23,7 @@ pub struct Places {
 #[derive(Debug, Error)]
 pub enum HubError {
     /// The path is a file.
-    #[error("`{}` is a file; a model is the folder that holds it", path.display())]
+    #[error("`{}` is a file; a model is the folder that holds it, or a .gguf file", path.display())]
     NotAFolder {
         /// What was found.
         path: PathBuf,
@@ -65,7 +65,7 @@ impl HubError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::NotAFolder { .. } | Self::NotFound { .. } => {
-                "give the folder that holds config.json, tokenizer.json and the safetensors files"
+                "give the folder that holds config.json, tokenizer.json and the safetensors files, or a .gguf file"
             }
             Self::NotCached { .. } => {
                 "downloading is not supported yet: fetch it once with `hf download`, or give a local folder"
@@ -75,7 +75,7 @@ impl HubError {
     }
 }
 
-/// The local folder of a model: an existing folder, else a snapshot in the Hugging Face cache.
+/// The local files of a model: an existing folder or `.gguf` file, else a snapshot in the Hugging Face cache.
 ///
 /// # Errors
 /// A reference that leads to no folder, with every place that was looked at.
@@ -92,6 +92,10 @@ pub fn resolve_model(reference: &str, revision: Option<&str>, places: &Places) -
             return Ok(candidate);
         }
         if candidate.is_file() {
+            // A model in one file.
+            if candidate.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+                return Ok(candidate);
+            }
             return Err(HubError::NotAFolder { path: candidate });
         }
         if !looked_at.contains(&candidate) {
@@ -163,6 +167,8 @@ mod tests {
         assert!(matches!(&missing, HubError::NotFound { looked_at, .. } if looked_at.len() == 2), "{missing}");
         std::fs::write(folder.join("a/file"), "").expect("done");
         assert!(matches!(resolve_model("file", None, &places), Err(HubError::NotAFolder { .. })));
+        std::fs::write(folder.join("b/tiny.Q4_0.gguf"), "").expect("done");
+        assert_eq!(resolve_model("tiny.Q4_0.gguf", None, &places).expect("done"), folder.join("b/tiny.Q4_0.gguf"));
     }
 
     #[test]

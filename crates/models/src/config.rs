@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::families;
+use crate::gguf::{self, GgufError, SmallFiles};
 
 /// What the decoder needs to know. Field names are those of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,12 +130,18 @@ pub struct TensorSpec {
 }
 
 impl DecoderConfig {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, or what a GGUF file has in its place.
     ///
     /// # Errors
     /// A missing or broken file, or every field that is missing, of a wrong type or of an unsupported value.
     pub fn from_folder(folder: &Path) -> Result<Self, ConfigError> {
-        Self::from_file(&folder.join("config.json"))
+        match gguf::find(folder)? {
+            Some(found) => {
+                let files = SmallFiles::open(&found)?;
+                Self::from_fields(files.file(), &files.config()?)
+            }
+            None => Self::from_file(&folder.join("config.json")),
+        }
     }
 
     /// Reads a `config.json`.
@@ -146,7 +153,11 @@ impl DecoderConfig {
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         let value: Map<String, Value> =
             serde_json::from_str(&text).map_err(|source| ConfigError::NotJson { file: file.to_owned(), source })?;
-        let mut fields = Fields { map: &value, faults: Vec::new() };
+        Self::from_fields(file, &value)
+    }
+
+    fn from_fields(file: &Path, map: &Map<String, Value>) -> Result<Self, ConfigError> {
+        let mut fields = Fields { map, faults: Vec::new() };
         let config = families::read(&mut fields);
         match config {
             Some(config) if fields.faults.is_empty() => Ok(config),
@@ -234,6 +245,9 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// A GGUF file whose metadata do not describe a model.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The file is not a JSON object.
     #[error("{}: not a JSON object: {source}", file.display())]
     NotJson {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokenizers::Tokenizer;
 
+use crate::companions::Companions;
 use crate::model::{Model, to_host};
 use crate::sampling::{Sampler, Sampling};
 use crate::text_stream::TextStream;
@@ -109,9 +110,9 @@ pub fn generate(
 
 /// The tokens that end a generation: `eos_token_id` of `generation_config.json`, else of `config.json`; one or a list.
 pub fn eos_token_ids(folder: &Path) -> Vec<u32> {
+    let Ok(files) = Companions::of(folder) else { return Vec::new() };
     let read = |name: &str| -> Option<Vec<u32>> {
-        let text = std::fs::read_to_string(folder.join(name)).ok()?;
-        let value: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let value: serde_json::Value = serde_json::from_slice(&files.read(name).ok()??).ok()?;
         let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         match value.get("eos_token_id")? {
             serde_json::Value::Array(ids) => Some(ids.iter().filter_map(id).collect()),

@@ -1,4 +1,4 @@
-//! From config.json and safetensors to a model with adapters, and text out of it.
+//! From config.json and safetensors, or one GGUF file, to a model with adapters, and text out of it.
 
 pub mod adapter_file;
 pub mod attach;
@@ -7,6 +7,7 @@ pub mod config;
 pub mod drift;
 pub mod families;
 pub mod generate;
+pub mod gguf;
 pub mod model;
 pub mod sampling;
 pub mod text_stream;

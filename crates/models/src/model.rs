@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::config::{ConfigError, DecoderConfig, TensorSpec};
-use crate::weights::{StoredDtype, StoredTensor, WeightFiles, WeightsError, decode_into};
+use crate::weights::{StoredDtype, StoredTensor, WeightFiles, WeightsError};
 
 /// A causal language model with whatever adapter was attached to it.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub struct Cache {
 pub type BaseDtype = StoredDtype;
 
 impl Model {
-    /// Loads a model folder: `config.json` beside one or more safetensors files.
+    /// Loads a model: a folder with `config.json` beside one or more safetensors files, or a GGUF file.
     ///
     /// # Errors
     /// A config that is not supported, weight files that cannot be read, and every missing, surplus or misshapen
@@ -362,12 +362,11 @@ enum Source {
 impl Source {
     /// A stored tensor in `dtype`. One that is stored so is copied, not converted.
     fn read(stored: &StoredTensor<'_>, dtype: StoredDtype) -> Self {
-        match (stored.dtype, dtype) {
-            (StoredDtype::F16, StoredDtype::F16) => Self::F16(halves(stored.bytes, f16::from_bits)),
-            (StoredDtype::BF16, StoredDtype::BF16) => Self::Bf16(halves(stored.bytes, bf16::from_bits)),
+        match (stored.dtype, dtype, stored.plain_bytes()) {
+            (StoredDtype::F16, StoredDtype::F16, Some(bytes)) => Self::F16(halves(bytes, f16::from_bits)),
+            (StoredDtype::BF16, StoredDtype::BF16, Some(bytes)) => Self::Bf16(halves(bytes, bf16::from_bits)),
             _ => {
-                let mut values = vec![0.0; stored.shape.iter().product()];
-                decode_into(stored.dtype, stored.bytes, &mut values);
+                let values = stored.to_f32();
                 match dtype {
                     StoredDtype::F32 => Self::F32(values),
                     StoredDtype::F16 => Self::F16(values.into_iter().map(f16::from_f32).collect()),

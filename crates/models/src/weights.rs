@@ -1,4 +1,5 @@
-//! Model weights on the host: safetensors folders read by mapping, written tensor by tensor. No device, no graph.
+//! Model weights on the host: safetensors and GGUF read by mapping, safetensors written tensor by tensor. No device, no
+//! graph.
 //!
 //! What is read may come from anywhere, so nothing in a file is believed before it is checked against the file's
 //! length; what is written appears under its final name only when it is whole.
@@ -7,10 +8,11 @@ mod dtype;
 mod fault;
 mod file;
 mod folder;
-mod map;
+pub(crate) mod map;
 mod part;
 mod write;
 
+pub(crate) use dtype::decode_chunk;
 pub use dtype::{StoredDtype, decode_into, encode};
 pub use fault::{FileFault, FileProblem, WeightsError};
 pub use file::{StoredTensor, TensorFile};

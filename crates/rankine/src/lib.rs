@@ -2,6 +2,7 @@
 //!
 //! This crate reads recipes, decides plans and talks to the terminal; the work is done by the crates below it.
 
+mod base;
 pub mod cli;
 pub mod commands;
 pub mod fault;

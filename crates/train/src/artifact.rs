@@ -8,7 +8,7 @@ use rankine_models::adapter_file::{
     AdapterConfig, AdapterFileError, HostTensor, KEY_PREFIX, read_adapter, write_adapter,
 };
 use rankine_models::attach::{AdapterLayout, EMBEDDING, HEAD, LayoutError};
-use rankine_models::companions::{CONFIG_FILE, GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
+use rankine_models::companions::{CONFIG_FILE, Companions, GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
 use rankine_models::model::Model;
 use rankine_models::weights::{
     DEFAULT_MAX_SHARD_BYTES, PlannedTensor, StoredDtype, WeightFiles, WeightWriter, WeightsError, encode,
@@ -139,10 +139,11 @@ impl Artifact {
     fn write_model(&self, folder: &Path, model: &Model, dtype: StoredDtype) -> Result<(), ArtifactError> {
         fs::create_dir_all(folder).map_err(|source| ArtifactError::io(folder, source))?;
         let files = [CONFIG_FILE, GENERATION_FILE].into_iter().chain(TOKENIZER_FILES).chain(TEMPLATE_FILES);
+        let base = Companions::of(&self.base).map_err(WeightsError::from)?;
         for name in files {
-            let source = self.base.join(name);
-            if source.is_file() {
-                fs::copy(&source, folder.join(name)).map_err(|error| ArtifactError::io(&source, error))?;
+            if let Some(bytes) = base.read(name).map_err(WeightsError::from)? {
+                let file = folder.join(name);
+                fs::write(&file, bytes).map_err(|error| ArtifactError::io(&file, error))?;
             }
         }
         let tensors = model.all_tensors();

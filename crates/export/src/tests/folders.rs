@@ -105,7 +105,7 @@ fn an_exported_adapter_is_the_adapter() {
         assert!(ours.keys().eq(theirs.keys()));
         for key in theirs.keys() {
             let of = |file: &'static str, tensor: Option<StoredTensor<'_>>| {
-                tensor.map(|t| (t.shape, t.bytes.to_vec())).expect(file)
+                tensor.map(|t| (t.shape.clone(), t.bytes().to_vec())).expect(file)
             };
             assert!(of("ours", ours.get(key)) == of("theirs", theirs.get(key)), "{case}: {key}");
         }

@@ -38,7 +38,7 @@ fn what_the_adapter_leaves_alone_is_copied_to_the_byte() {
     let base = WeightFiles::open(&golden("lora-layers")).unwrap();
     let adapted = ["model.layers.1.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight"];
     for name in base.names() {
-        let same = base.get(name).unwrap().bytes == files.get(name).unwrap().bytes;
+        let same = base.get(name).unwrap().bytes() == files.get(name).unwrap().bytes();
         assert_eq!(same, !adapted.contains(&name), "{name}");
     }
     assert_eq!((report.changed_tensors, report.kept_tensors), (2, base.names().len() - 2));
@@ -61,7 +61,7 @@ fn half_precision_is_rounded_once() {
             for name in half.names() {
                 let (half, whole) = (half.get(name).unwrap(), whole.get(name).unwrap());
                 assert_eq!((half.dtype, whole.dtype), (dtype, StoredDtype::F32));
-                assert!(half.bytes == encode(dtype, &whole.to_f32()), "{case}: {name}");
+                assert!(half.bytes() == encode(dtype, &whole.to_f32()), "{case}: {name}");
             }
             // The same from an f32 base with the type asked for: untouched tensors are cast, too.
             let asked = Place::new();
@@ -69,7 +69,7 @@ fn half_precision_is_rounded_once() {
             asked.export(&config, &golden(case), Some(&adapter)).unwrap();
             let asked_files = WeightFiles::open(&asked.out()).unwrap();
             assert!(asked_files.names().all(|name| asked_files.get(name).unwrap().dtype == dtype));
-            let norm = |files: &WeightFiles| files.get("model.norm.weight").unwrap().bytes.to_vec();
+            let norm = |files: &WeightFiles| files.get("model.norm.weight").unwrap().bytes().to_vec();
             assert_eq!(norm(&asked_files), norm(&half));
             assert_eq!(json(&asked.out().join("config.json"))["dtype"], dtype.torch_name());
         }
@@ -83,12 +83,12 @@ fn shards_hold_what_one_file_would() {
     assert!(sharded.shards().len() > 2);
     assert!(sharded.shards().iter().all(|s| fs::metadata(s.path()).unwrap().len() < 24_000));
     assert!(whole.names().eq(sharded.names()));
-    assert!(whole.names().all(|name| whole.get(name).unwrap().bytes == sharded.get(name).unwrap().bytes));
+    assert!(whole.names().all(|name| whole.get(name).unwrap().bytes() == sharded.get(name).unwrap().bytes()));
     // And a sharded base is merged as a single file is.
     let again = Place::new();
     again.export(&merged(), &place.out(), None).unwrap();
     let again_files = WeightFiles::open(&again.out()).unwrap();
-    assert!(whole.names().all(|name| whole.get(name).unwrap().bytes == again_files.get(name).unwrap().bytes));
+    assert!(whole.names().all(|name| whole.get(name).unwrap().bytes() == again_files.get(name).unwrap().bytes()));
     assert!(report.files.contains_key("model.safetensors.index.json"));
 }
 
@@ -174,7 +174,7 @@ fn a_tied_head_is_parted_only_where_the_two_differ() {
     let (place, files, report) = merge_case("lora-tied-modules-to-save", &merged());
     assert_eq!((config(&place)["tie_word_embeddings"].as_bool(), report.untied), (Some(false), true));
     let base = WeightFiles::open(&golden("lora-tied-modules-to-save")).unwrap();
-    assert_eq!(files.get("lm_head.weight").unwrap().bytes, base.get("model.embed_tokens.weight").unwrap().bytes);
+    assert_eq!(files.get("lm_head.weight").unwrap().bytes(), base.get("model.embed_tokens.weight").unwrap().bytes());
 
     let (place, files, report) = merge_case("lora-tied-modules-to-save-ensured", &merged());
     assert_eq!((config(&place)["tie_word_embeddings"].as_bool(), report.untied), (Some(true), false));
@@ -203,9 +203,9 @@ fn a_tied_head_is_parted_only_where_the_two_differ() {
     place.export(&merged(), &golden("llama-tied"), Some(adapter.path())).unwrap();
     let files = WeightFiles::open(&place.out()).unwrap();
     let base = WeightFiles::open(&golden("llama-tied")).unwrap();
-    let embedding = |files: &WeightFiles| files.get("model.embed_tokens.weight").unwrap().bytes.to_vec();
+    let embedding = |files: &WeightFiles| files.get("model.embed_tokens.weight").unwrap().bytes().to_vec();
     assert_eq!(embedding(&files), embedding(&base));
-    assert_ne!(files.get("lm_head.weight").unwrap().bytes, embedding(&base));
+    assert_ne!(files.get("lm_head.weight").unwrap().bytes(), embedding(&base));
 }
 
 fn rankine_nn_names(names: &[&str]) -> rankine_nn::lora::TargetModules {

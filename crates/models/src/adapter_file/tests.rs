@@ -75,7 +75,7 @@ fn pefts_adapters_are_read_and_written_back_to_the_byte_of_every_tensor() {
         assert_eq!(ours.names().len(), theirs.names().len());
         for name in theirs.names() {
             let (ours, theirs) = (ours.get(name).unwrap(), theirs.get(name).unwrap());
-            assert_eq!((ours.shape, ours.bytes), (theirs.shape, theirs.bytes), "{case}: {name}");
+            assert_eq!((&ours.shape, ours.bytes()), (&theirs.shape, theirs.bytes()), "{case}: {name}");
         }
         let config = |dir: &Path| fs::read_to_string(dir.join(CONFIG_FILE)).unwrap();
         assert_eq!(config(dir.path()), config(&golden(case)));

@@ -102,7 +102,8 @@ fn encode_chunk(dtype: StoredDtype, values: &[f32], bytes: &mut [u8]) {
     }
 }
 
-fn decode_chunk(dtype: StoredDtype, bytes: &[u8], out: &mut [f32]) {
+/// As [`decode_into`], on this thread.
+pub(crate) fn decode_chunk(dtype: StoredDtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         StoredDtype::F32 => {
             let (bytes, _) = bytes.as_chunks::<4>();

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::gguf::{GgufError, GgufProblem};
+
 /// Why weights could not be read or written.
 #[derive(Debug, Error)]
 pub enum WeightsError {
@@ -35,6 +37,9 @@ pub enum WeightsError {
         /// At least one.
         faults: Vec<FileFault>,
     },
+    /// A GGUF model whose files cannot be told.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A folder that already holds other weights.
     #[error("{}: weights are already here; write into an empty folder", file.display())]
     Occupied {
@@ -153,6 +158,9 @@ pub enum FileProblem {
         /// The parser's words.
         reason: String,
     },
+    /// A GGUF file that does not hold what it says.
+    #[error(transparent)]
+    Gguf(#[from] GgufProblem),
     /// A name that occurs twice.
     #[error("`{tensor}` occurs twice")]
     Duplicate {

@@ -1,8 +1,9 @@
-//! One safetensors file, mapped.
+//! One file of weights, mapped: safetensors, or GGUF, whose tensors are dequantised as they are read.
 //!
-//! Format: <https://github.com/huggingface/safetensors#format>: eight bytes of header length, a JSON header of
+//! Format of safetensors: <https://github.com/huggingface/safetensors#format>: eight bytes of header length, a JSON header of
 //! `{name: {dtype, shape, data_offsets}}` with an optional `__metadata__` of strings, then the tensors without holes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -11,16 +12,17 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::dtype::{StoredDtype, decode_into};
+use super::dtype::{StoredDtype, decode_into, encode};
 use super::fault::{FileFault, FileProblem, WeightsError};
 use super::map::FileMap;
+use crate::gguf::{Header as GgufHeader, Layout, Packed, Packing, places};
 
 /// The longest header of the format.
 const HEADER_LIMIT: u64 = 100_000_000;
 /// More dimensions than any tensor has; a longer shape is an attack on our memory.
 const MAX_DIMENSIONS: usize = 16;
 
-/// A safetensors file whose header was checked against its length: every tensor lies inside, none overlaps.
+/// A file whose header was checked against its length: every tensor lies inside, none overlaps.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -38,23 +40,33 @@ struct Entry {
     shape: Vec<usize>,
     /// In the file, header included.
     range: Range<usize>,
+    /// Of a GGUF file whose values do not lie as a checkpoint has them.
+    packing: Option<Packing>,
 }
 
-/// One tensor of a file, in the file's own bytes.
+/// One tensor of a file. Its values are the file's own bytes, or computed from them when they are asked for.
 #[derive(Debug, Clone)]
 pub struct StoredTensor<'a> {
     /// Its name in the file.
     pub name: &'a str,
-    /// Its type.
+    /// Its type. That of quantised values is the narrowest float that holds them exactly.
     pub dtype: StoredDtype,
     /// Its shape, as PyTorch has it: a linear weight is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Little-endian values, row by row.
-    pub bytes: &'a [u8],
     /// The file it is in.
     pub file: &'a Path,
+    content: Content<'a>,
     owner: &'a TensorFile,
     start: usize,
+}
+
+/// What a file has of a tensor.
+#[derive(Debug, Clone, Copy)]
+enum Content<'a> {
+    /// Little-endian values of its type, row by row.
+    Plain(&'a [u8]),
+    /// Blocks of quantised values, or rows in another order.
+    Packed(Packed<'a>),
 }
 
 impl TensorFile {
@@ -80,8 +92,40 @@ impl TensorFile {
         let map = FileMap::new(&file).map_err(|e| one(FileProblem::Unreadable(e)))?;
         let (header, data_start) = read_header(&map).map_err(one)?;
         let tensors = check(header.tensors, data_start, map.len())?;
+        Ok(Self::of_entries(path, map, tensors, header.metadata))
+    }
+
+    /// Maps a GGUF file. `layout` is that of the model's first file, and `None` for the first itself.
+    pub(super) fn open_gguf(path: &Path, layout: Option<Layout>) -> Result<(Self, Layout), Vec<FileProblem>> {
+        let one = |problem| vec![problem];
+        let map = File::open(path).and_then(|file| FileMap::new(&file));
+        let map = map.map_err(|e| one(FileProblem::Unreadable(e)))?;
+        let header = GgufHeader::read(&map).map_err(|e| one(e.into()))?;
+        let layout = match layout {
+            Some(layout) => layout,
+            None => Layout::of(&header.metadata).map_err(|e| one(e.into()))?,
+        };
+        let places = places(&header, layout, map.len() as u64);
+        let places = places.map_err(|problems| problems.into_iter().map(FileProblem::from).collect::<Vec<_>>())?;
+        let entry = |place: crate::gguf::TensorPlace| {
+            let packing = place.packing;
+            // What lies in the file as a checkpoint would have it needs no second way of reading.
+            let plain = packing.kind.is_float() && packing.interleaved.is_none();
+            Entry {
+                name: place.name,
+                dtype: packing.kind.float(),
+                shape: place.shape,
+                range: place.range,
+                packing: (!plain).then_some(packing),
+            }
+        };
+        let entries = places.into_iter().map(entry).collect();
+        Ok((Self::of_entries(path, map, entries, BTreeMap::new()), layout))
+    }
+
+    fn of_entries(path: &Path, map: FileMap, tensors: Vec<Entry>, metadata: BTreeMap<String, String>) -> Self {
         let by_name = tensors.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
-        Ok(Self { path: path.to_owned(), map, tensors, by_name, metadata: header.metadata })
+        Self { path: path.to_owned(), map, tensors, by_name, metadata }
     }
 
     /// The file.
@@ -97,11 +141,15 @@ impl TensorFile {
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<StoredTensor<'_>> {
         let entry = self.tensors.get(*self.by_name.get(name)?)?;
+        let bytes = &self.map[entry.range.clone()];
         Some(StoredTensor {
             name: &entry.name,
             dtype: entry.dtype,
             shape: entry.shape.clone(),
-            bytes: &self.map[entry.range.clone()],
+            content: match entry.packing {
+                None => Content::Plain(bytes),
+                Some(packing) => Content::Packed(Packed { packing, bytes }),
+            },
             file: &self.path,
             owner: self,
             start: entry.range.start,
@@ -114,21 +162,50 @@ impl TensorFile {
     }
 }
 
-impl StoredTensor<'_> {
+impl<'a> StoredTensor<'a> {
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.bytes.len() / self.dtype.bytes()
+        self.shape.iter().product()
     }
 
     /// Whether a dimension is zero.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
+    }
+
+    /// Bytes that it takes in the file.
+    pub fn file_bytes(&self) -> usize {
+        match &self.content {
+            Content::Plain(bytes) => bytes.len(),
+            Content::Packed(packed) => packed.bytes.len(),
+        }
+    }
+
+    /// Whether its values are computed from quantised ones.
+    pub fn is_quantised(&self) -> bool {
+        matches!(&self.content, Content::Packed(packed) if !packed.packing.kind.is_float())
+    }
+
+    /// The little-endian values of its type, row by row, where they lie so in the file.
+    pub fn plain_bytes(&self) -> Option<&'a [u8]> {
+        match self.content {
+            Content::Plain(bytes) => Some(bytes),
+            Content::Packed(_) => None,
+        }
+    }
+
+    /// The little-endian values of its type, row by row; all of them computed where they do not lie so in the file.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        match self.content {
+            Content::Plain(bytes) => Cow::Borrowed(bytes),
+            Content::Packed(_) => Cow::Owned(encode(self.dtype, &self.to_f32())),
+        }
     }
 
     /// All values as f32, converted on all cores.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
-        decode_into(self.dtype, self.bytes, &mut values);
+        self.read_into(0..values.len(), &mut values);
         values
     }
 
@@ -137,16 +214,24 @@ impl StoredTensor<'_> {
     /// # Panics
     /// Where the range does not lie in the tensor or `out` is not as long as it.
     pub fn read_into(&self, range: Range<usize>, out: &mut [f32]) {
-        let width = self.dtype.bytes();
-        decode_into(self.dtype, &self.bytes[range.start * width..range.end * width], out);
+        match &self.content {
+            Content::Plain(bytes) => {
+                let width = self.dtype.bytes();
+                decode_into(self.dtype, &bytes[range.start * width..range.end * width], out);
+            }
+            Content::Packed(packed) => packed.read_into(range, out),
+        }
     }
 
-    /// Says that the bytes `range` of this tensor will not be read again soon, so that the system can take their
+    /// Says that the values `range` of this tensor will not be read again soon, so that the system can take their
     /// memory back. Reading them all the same is right, and slower.
     pub fn release(&self, range: Range<usize>) {
-        if range.start < range.end && range.end <= self.bytes.len() {
-            self.owner.map.release(self.start + range.start..self.start + range.end);
+        if range.start >= range.end || range.end > self.len() {
+            return;
         }
+        // A block of a quantised row may be shared with the values beside the range: it is read again.
+        let place = |value: usize| (value as u128 * self.file_bytes() as u128 / self.len() as u128) as usize;
+        self.owner.map.release(self.start + place(range.start)..self.start + place(range.end));
     }
 }
 
@@ -203,7 +288,8 @@ fn check(raw: Entries<RawTensor>, data_start: usize, file_length: usize) -> Resu
         }
         // Lengths below are those of the file once no problem was found, so they fit.
         let range = data_start.saturating_add(start as usize)..data_start.saturating_add(end as usize);
-        entries.push(Entry { name, dtype: stored, shape: shape.into_iter().map(|d| d as usize).collect(), range });
+        let shape = shape.into_iter().map(|d| d as usize).collect();
+        entries.push(Entry { name, dtype: stored, shape, range, packing: None });
     }
     let expected = (data_start as u64).saturating_add(end_before);
     if expected != file_length as u64 {

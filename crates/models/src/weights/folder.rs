@@ -1,4 +1,4 @@
-//! The weights of one model folder: a single file, or shards with their index.
+//! The weights of one model: a single safetensors file, shards with their index, or a GGUF file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::fault::{FileFault, FileProblem, WeightsError};
 use super::file::{Entries, StoredTensor, TensorFile};
+use crate::gguf::{self, GgufFiles};
 
 /// The name of unsharded weights.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -14,7 +15,7 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// An index of a model with a million tensors is smaller than this.
 const INDEX_LIMIT: u64 = 100_000_000;
 
-/// Every tensor of a model folder, mapped from its files.
+/// Every tensor of a model, mapped from its files, under the name that a Hugging Face checkpoint has for it.
 #[derive(Debug)]
 pub struct WeightFiles {
     shards: Vec<TensorFile>,
@@ -22,9 +23,12 @@ pub struct WeightFiles {
 }
 
 impl WeightFiles {
-    /// Opens `dir/model.safetensors`, or the shards of `dir/model.safetensors.index.json`; whatever is wrong with any
-    /// of them is listed. Pickle files are never read.
+    /// Opens `dir/model.safetensors`, or the shards of `dir/model.safetensors.index.json`, or the GGUF file that `dir`
+    /// is or holds; whatever is wrong with any of them is listed. Pickle files are never read.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        if let Some(found) = gguf::find(dir)? {
+            return Self::open_gguf(&found);
+        }
         let single = dir.join(SINGLE_FILE);
         let index = dir.join(INDEX_FILE);
         // As transformers chooses: the single file first.
@@ -51,6 +55,31 @@ impl WeightFiles {
             }
         }
         faults.extend(disagreements(&by_file, &shards));
+        if faults.is_empty() { Ok(Self::of_shards(shards)) } else { Err(WeightsError::Unreadable { faults }) }
+    }
+
+    fn open_gguf(found: &GgufFiles) -> Result<Self, WeightsError> {
+        let mut layout = None;
+        let mut faults = Vec::new();
+        let mut shards: Vec<TensorFile> = Vec::new();
+        for file in &found.files {
+            let fault = |problem| FileFault { file: file.clone(), problem };
+            match TensorFile::open_gguf(file, layout) {
+                Ok((shard, of_first)) => {
+                    layout = Some(of_first);
+                    let twice = shard.names().filter(|name| shards.iter().any(|other| other.get(name).is_some()));
+                    faults.extend(twice.map(|tensor| fault(FileProblem::Duplicate { tensor: tensor.to_owned() })));
+                    shards.push(shard);
+                }
+                Err(problems) => {
+                    faults.extend(problems.into_iter().map(fault));
+                    // Without the first file's metadata the others cannot be read.
+                    if layout.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
         if faults.is_empty() { Ok(Self::of_shards(shards)) } else { Err(WeightsError::Unreadable { faults }) }
     }
 
@@ -81,9 +110,18 @@ impl WeightFiles {
         self.shards.first().map_or(&NONE, TensorFile::metadata)
     }
 
-    /// Bytes of all tensors.
+    /// Bytes of all tensors in the files.
     pub fn total_bytes(&self) -> u64 {
-        self.shards.iter().flat_map(|s| s.names().filter_map(|n| s.get(n))).map(|t| t.bytes.len() as u64).sum()
+        self.tensors().map(|tensor| tensor.file_bytes() as u64).sum()
+    }
+
+    /// Whether any tensor's values are computed from quantised ones.
+    pub fn is_quantised(&self) -> bool {
+        self.tensors().any(|tensor| tensor.is_quantised())
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = StoredTensor<'_>> {
+        self.shards.iter().flat_map(|shard| shard.names().filter_map(|name| shard.get(name)))
     }
 }
 
@@ -224,16 +262,16 @@ mod tests {
         assert_eq!(files.metadata()["format"], "pt");
         let a = files.get("a").unwrap();
         assert_eq!(
-            (a.dtype, a.shape.as_slice(), a.bytes),
-            (StoredDtype::F32, &[2, 1][..], &[0, 1, 2, 3, 4, 5, 6, 7][..])
+            (a.dtype, a.shape.as_slice(), a.plain_bytes()),
+            (StoredDtype::F32, &[2, 1][..], Some(&[0, 1, 2, 3, 4, 5, 6, 7][..]))
         );
         assert_eq!(a.to_f32(), [f32::from_le_bytes([0, 1, 2, 3]), f32::from_le_bytes([4, 5, 6, 7])]);
-        a.release(0..8);
+        a.release(0..2);
         let mut second = [0.0];
         a.read_into(1..2, &mut second);
         assert_eq!(second, [f32::from_le_bytes([4, 5, 6, 7])], "released bytes are read again");
         let z = files.get("z").unwrap();
-        assert_eq!((z.len(), z.bytes), (1, &[8, 9][..]));
+        assert_eq!((z.len(), z.plain_bytes()), (1, Some(&[8, 9][..])));
         assert!(files.get("q").is_none());
         assert_eq!(files.total_bytes(), 10);
     }

@@ -8,11 +8,11 @@ use memmap2::Mmap;
 
 /// A read-only mapping of a whole file.
 #[derive(Debug)]
-pub(super) struct FileMap(Mmap);
+pub(crate) struct FileMap(Mmap);
 
 impl FileMap {
     #[allow(unsafe_code)]
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
         // SAFETY: the bytes are only ever read, and as plain integers. The file must not be cut short by someone else
         // while it is mapped: reading past its new end would raise SIGBUS. Model files are not edited in place (ours
         // are written aside and renamed), and no other way of reading them spares the copy.
@@ -21,7 +21,7 @@ impl FileMap {
 
     /// Tells the system that `range` has been read, so that it no longer counts as this process's memory.
     #[allow(unsafe_code)]
-    pub(super) fn release(&self, range: Range<usize>) {
+    pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         {
             // SAFETY: the mapping is read-only and backed by the file, so a dropped page holds nothing of its own: the

@@ -314,7 +314,7 @@ mod tests {
         for planned in plan {
             let found = files.get(&planned.name).unwrap();
             assert_eq!((found.dtype, &found.shape), (planned.dtype, &planned.shape));
-            assert_eq!(found.bytes, encode(planned.dtype, &values(planned)));
+            assert_eq!(found.bytes(), encode(planned.dtype, &values(planned)));
         }
         assert_eq!(files.metadata()["format"], "pt");
     }

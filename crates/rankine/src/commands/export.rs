@@ -121,7 +121,8 @@ pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
     let fault = Fault::new(chain(error));
     match error {
         E::Adapter(_)
-        | E::Weights(W::NoWeights { .. } | W::PickleOnly { .. } | W::Unreadable { .. })
+        | E::Gguf(_)
+        | E::Weights(W::NoWeights { .. } | W::PickleOnly { .. } | W::Unreadable { .. } | W::Gguf(_))
         | E::Mismatch { .. }
         | E::NoAdapter
         | E::Setting { .. }

@@ -1,12 +1,12 @@
 //! `rankine merge`: base and adapter become one model.
 
-use rankine_data::TextTokenizer;
 use rankine_export::{CardFacts, Target};
 use rankine_models::adapter_file::read_config;
 
 use super::export::Export;
 use super::open;
 use crate::Environment;
+use crate::base;
 use crate::cli::MergeArgs;
 use crate::fault::Failure;
 use crate::plan::{DevicePlan, stored_dtype};
@@ -57,7 +57,7 @@ pub fn run(args: &MergeArgs, environment: &Environment) -> Result<(), Failure> {
 
 /// The samples as the base's tokenizer has them; plain ids where there is no tokenizer, as a merge needs none.
 fn documents(base: &std::path::Path) -> Result<Vec<Vec<u32>>, Failure> {
-    match TextTokenizer::from_folder(base, None) {
+    match base::tokenizer(base, None) {
         Ok(tokenizer) => SAMPLES
             .iter()
             .map(|text| {

@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use crate::Environment;
+use crate::base;
 use crate::cli::{ModelArgs, SamplingArgs};
 use crate::fault::{BadInput, Failure, Fault, chain};
-use crate::plan::{DevicePlan, data_failure, trained_model};
+use crate::plan::{DevicePlan, data_failure, held_dtype, trained_model};
 use crate::terminal::{note, numbers};
 
 /// A model that is ready to run.
@@ -30,14 +31,14 @@ pub(crate) struct Opened {
 /// Loads a model, and an adapter onto it.
 pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened, Failure> {
     let folder = find_model(&args.model, environment)?;
-    let tokenizer = TextTokenizer::from_folder(&folder, None).map_err(data_failure)?;
+    let tokenizer = base::tokenizer(&folder, None)?;
     // `strftime_now` of a template means the day of the conversation.
     for template in [tokenizer.chat_template(), tokenizer.tool_template()].into_iter().flatten() {
         template.set_time(SystemTime::now());
     }
     let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
     let files = WeightFiles::open(&folder).map_err(|error| input(&error))?;
-    let dtype = device.dtype(args.dtype, crate::plan::usual_dtype(&files)).map_err(argument_fault)?;
+    let dtype = device.dtype(args.dtype, held_dtype(&files)).map_err(argument_fault)?;
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }

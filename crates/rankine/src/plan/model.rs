@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rankine_hub as hub;
+use rankine_models::companions::Companions;
 use rankine_models::config::DecoderConfig;
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
 use serde::Serialize;
@@ -32,7 +33,9 @@ pub struct ModelPlan {
     pub weight_files: Vec<String>,
     /// Bytes of all tensors on disk.
     pub weight_bytes: u64,
-    /// The type of most weights on disk.
+    /// Whether the file has quantised weights, which are dequantised as they are read.
+    pub quantised: bool,
+    /// The type of most weights on disk; of quantised ones the type that holds their values exactly.
     #[serde(serialize_with = "device::serialize_dtype")]
     pub stored_dtype: StoredDtype,
     /// The type of the frozen weights in memory.
@@ -71,22 +74,39 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     };
     let has_any =
         ["config.json", "tokenizer.json", SINGLE_FILE, INDEX_FILE].iter().any(|name| folder.join(name).is_file());
-    if !has_any {
+    let companions = match Companions::of(&folder) {
+        Ok(companions) => companions,
+        Err(error) => {
+            decider.fault("base_model", format!("`base_model`: {}", chain(&error)), "");
+            return None;
+        }
+    };
+    let in_one_file = matches!(companions, Companions::Gguf(_));
+    if !has_any && !in_one_file {
         let what = format!("`base_model`: {} is not a model folder", folder.display());
         decider.fault("base_model", what, "a model folder holds config.json, tokenizer.json and safetensors files");
         return None;
     }
-    let local = decider.find(&reference, Path::is_dir).is_ok();
+    let local = decider.find(&reference, Path::exists).is_ok();
     if revision.is_some() && local {
-        decider.without("revision", "`base_model` is a local folder, which has no revisions");
+        let what = if folder.is_file() { "file" } else { "folder" };
+        decider.without("revision", &format!("`base_model` is a local {what}, which has no revisions"));
     }
-    if !folder.join("tokenizer.json").is_file() {
-        let what = format!("`base_model`: {} has no tokenizer.json", folder.display());
-        decider.fault(
-            "base_model",
-            what,
-            "a model folder holds its tokenizer beside its weights: copy it from where the model came from",
-        );
+    match companions.read("tokenizer.json") {
+        Ok(Some(_)) => {}
+        Ok(None) if in_one_file => {
+            let what = format!("`base_model`: {} has no tokenizer among its metadata", folder.display());
+            decider.fault("base_model", what, "take a file that was converted with its tokenizer");
+        }
+        Ok(None) => {
+            let what = format!("`base_model`: {} has no tokenizer.json", folder.display());
+            decider.fault(
+                "base_model",
+                what,
+                "a model folder holds its tokenizer beside its weights: copy it from where the model came from",
+            );
+        }
+        Err(error) => decider.fault("base_model", format!("`base_model`: {}", chain(&error)), ""),
     }
     let config = match DecoderConfig::from_folder(&folder) {
         Ok(config) => Some(config),
@@ -106,7 +126,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     let stored_dtype = usual_dtype(&files);
     // A device or type with a fault is noted; the model's shape is still needed to find the other faults.
     let device = device.unwrap_or(DevicePlan::CPU);
-    let dtype = device.dtype(recipe.dtype.unwrap_or_default(), stored_dtype).unwrap_or_else(|(what, help)| {
+    let dtype = device.dtype(recipe.dtype.unwrap_or_default(), held_dtype(&files)).unwrap_or_else(|(what, help)| {
         decider.fault("dtype", format!("`dtype`: {what}"), help);
         stored_dtype
     });
@@ -124,6 +144,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         parameters: config.parameters(),
         weight_files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
         weight_bytes: files.total_bytes(),
+        quantised: files.is_quantised(),
         stored_dtype,
         dtype,
         base_compute,
@@ -140,11 +161,17 @@ pub(crate) fn trained_model(folder: PathBuf) -> PathBuf {
     if !is_model(&folder) && is_model(&inner) { inner } else { folder }
 }
 
+/// What `dtype: auto` goes by: the type that holds the most bytes. A quantised checkpoint was never as exact as the
+/// type that holds its values exactly, and bf16 is half as large.
+pub(crate) fn held_dtype(files: &WeightFiles) -> StoredDtype {
+    if files.is_quantised() { StoredDtype::BF16 } else { usual_dtype(files) }
+}
+
 /// The type that holds the most bytes.
 pub fn usual_dtype(files: &WeightFiles) -> StoredDtype {
     let mut bytes: BTreeMap<&str, (usize, StoredDtype)> = BTreeMap::new();
     for tensor in files.names().filter_map(|name| files.get(name)) {
-        bytes.entry(tensor.dtype.name()).or_insert((0, tensor.dtype)).0 += tensor.bytes.len();
+        bytes.entry(tensor.dtype.name()).or_insert((0, tensor.dtype)).0 += tensor.file_bytes();
     }
     bytes.into_values().max_by_key(|(bytes, _)| *bytes).map_or(StoredDtype::F32, |(_, dtype)| dtype)
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::proof::{nothing_left, refuse};
 use super::{Plan, Validation};
+use crate::base;
 use crate::fault::{Failure, Fault, chain};
 
 /// What a run needs besides the model.
@@ -82,8 +83,7 @@ impl Plan {
     /// # Errors
     /// Data that cannot be used: files, records by line, a template that refuses them.
     pub fn prepare(&self, cache: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Prepared, Failure> {
-        let tokenizer = TextTokenizer::from_folder(&self.model.folder, self.data.chat_template.as_deref());
-        let tokenizer = tokenizer.map_err(data_failure)?;
+        let tokenizer = base::tokenizer(&self.model.folder, self.data.chat_template.as_deref())?;
         let mut forecasts = Vec::new();
         let datasets = read_all(&self.data.datasets, false, &mut forecasts)?;
         let held_out = match &self.data.validation {
@@ -210,6 +210,8 @@ impl Plan {
             Some(text) if text.contains(['{', '\n']) => "the recipe's own text".to_owned(),
             Some(name) => name.clone(),
             None if own.is_file() => own.display().to_string(),
+            // A GGUF file has it among its metadata.
+            None if folder.is_file() => folder.display().to_string(),
             None => folder.join("tokenizer_config.json").display().to_string(),
         }
     }

@@ -55,7 +55,9 @@ impl Plan {
             [one] => one.clone(),
             several => format!("{} shards", several.len()),
         };
-        row("", format!("{files}, {} in {}", bytes(model.weight_bytes), dtype_name(model.stored_dtype)));
+        let stored = dtype_name(model.stored_dtype);
+        let stored = if model.quantised { format!("quantised, read as {stored}") } else { format!("in {stored}") };
+        row("", format!("{files}, {} {stored}", bytes(model.weight_bytes)));
         row(
             "",
             format!(

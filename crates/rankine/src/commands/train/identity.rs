@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use rankine_data::Example;
+use rankine_models::gguf;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -56,10 +57,16 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
 /// A mark of the base's weights that costs no pass over them: the size, the beginning and the end of each file.
 fn weights_mark(folder: &Path) -> String {
     const PART: u64 = 1 << 20;
-    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).collect();
-    files.sort();
+    let files = match gguf::find(folder) {
+        Ok(Some(found)) => found.files,
+        _ => {
+            let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut files: Vec<PathBuf> =
+                paths.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).collect();
+            files.sort();
+            files
+        }
+    };
     let mut hash = Sha256::new();
     for path in files {
         // A file that cannot be read here cannot be loaded either, and that is reported where it is.

@@ -1,0 +1,32 @@
+//! GGUF files, as llama.cpp writes them: one file with the weights, the model's shape, its tokenizer and its template.
+//!
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Nothing here computes with a model: a file is
+//! read as what a folder with `config.json`, `tokenizer.json` and safetensors would hold, and everything above reads
+//! that. Weights are dequantised when they are asked for, a block of rows at a time.
+
+mod config;
+mod cursor;
+mod dequantize;
+mod fault;
+mod find;
+mod ggml_type;
+mod header;
+mod merges;
+mod metadata;
+mod pre_tokenizer;
+mod small_files;
+mod tensors;
+mod tokenizer;
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod test_file;
+
+pub use fault::{GgufError, GgufProblem};
+pub use find::{GgufFiles, find};
+pub use ggml_type::GgmlType;
+pub use small_files::SmallFiles;
+
+pub(crate) use header::Header;
+pub(crate) use tensors::{Layout, Packed, Packing, TensorPlace, places};
