@@ -43,6 +43,8 @@ fn run(folder: &Path, arguments: &[&str]) -> Run {
 #[test]
 fn a_report_shows_every_token_with_a_plain_mark() {
     let folder = workshop(&(chat("a", "fine") + &chat("a", "other")), &chat("b", "fine"));
+    // A base whose stop tokens do not have the end of a turn.
+    std::fs::write(folder.path().join("model/generation_config.json"), r#"{"eos_token_id": 0}"#).expect("a file");
     let found = run(folder.path(), &["data", "r.yaml", "--records", "1"]);
     found.ends(0);
     for words in [

@@ -32,7 +32,7 @@ impl Batch {
     /// is left out.
     pub fn pieces(&self, tokens: usize) -> Vec<Self> {
         let mut pieces: Vec<Self> = Vec::new();
-        for document in self.documents() {
+        for (index, document) in self.documents().enumerate() {
             if self.labels[document.clone()].iter().all(|label| *label == IGNORED) {
                 continue;
             }
@@ -47,6 +47,7 @@ impl Batch {
             piece.labels.extend(&self.labels[document.clone()]);
             piece.position_ids.extend(&self.position_ids[document.clone()]);
             piece.segment_ids.extend(std::iter::repeat_n(segment, document.len()));
+            piece.sources.extend(self.sources.get(index).cloned());
         }
         pieces
     }

@@ -38,7 +38,8 @@ pub(crate) fn write(
         .map_err(|e| ExportError::Json { file: config_file, reason: e.to_string() })?;
     let base = WeightFiles::open(inputs.base)?;
     let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
-    let dtype = config.dtype.map(StoredDtype::from);
+    // No shorter float holds what was dequantised.
+    let dtype = config.dtype.map(StoredDtype::from).or(base.is_quantised().then_some(StoredDtype::F32));
     let tied = base_config.get("tie_word_embeddings").and_then(Value::as_bool);
     let plan = MergePlan::new(&base, adapter.as_ref(), tied, dtype).map_err(|faults| ExportError::Mismatch {
         adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),

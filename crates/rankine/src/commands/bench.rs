@@ -105,7 +105,7 @@ impl Subject {
         let folder = open::find_model(&args.subject, environment)?;
         let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
         let files = WeightFiles::open(&folder).map_err(|error| open::input(&error))?;
-        let dtype = device.dtype(args.dtype, held_dtype(&files)).map_err(argument_fault)?;
+        let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
         let mut model = Model::load(&folder, dtype, &device.open()).map_err(|error| open::input(&error))?;
         let r = args.rank.unwrap_or(16);
         let lora = LoraConfig { r, alpha: 2.0 * r as f64, ..LoraConfig::default() };

@@ -38,7 +38,7 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     }
     let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
     let files = WeightFiles::open(&folder).map_err(|error| input(&error))?;
-    let dtype = device.dtype(args.dtype, held_dtype(&files)).map_err(argument_fault)?;
+    let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }

@@ -9,7 +9,7 @@ use rankine_models::config::DecoderConfig;
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
 use serde::Serialize;
 
-use super::device::{self, DevicePlan};
+use super::device::{self, Backend, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
 use crate::recipe::BaseCompute;
@@ -126,10 +126,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     let stored_dtype = usual_dtype(&files);
     // A device or type with a fault is noted; the model's shape is still needed to find the other faults.
     let device = device.unwrap_or(DevicePlan::CPU);
-    let dtype = device.dtype(recipe.dtype.unwrap_or_default(), held_dtype(&files)).unwrap_or_else(|(what, help)| {
-        decider.fault("dtype", format!("`dtype`: {what}"), help);
-        stored_dtype
-    });
+    let dtype =
+        device.dtype(recipe.dtype.unwrap_or_default(), held_dtype(&files, device)).unwrap_or_else(|(what, help)| {
+            decider.fault("dtype", format!("`dtype`: {what}"), help);
+            stored_dtype
+        });
     let asked = recipe.base_compute.unwrap_or_default();
     let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
         decider.fault("base_compute", format!("`base_compute`: {what}"), help);
@@ -162,9 +163,10 @@ pub(crate) fn trained_model(folder: PathBuf) -> PathBuf {
 }
 
 /// What `dtype: auto` goes by: the type that holds the most bytes. A quantised checkpoint was never as exact as the
-/// type that holds its values exactly, and bf16 is half as large.
-pub(crate) fn held_dtype(files: &WeightFiles) -> StoredDtype {
-    if files.is_quantised() { StoredDtype::BF16 } else { usual_dtype(files) }
+/// type that holds its values exactly, and on a GPU bf16 is half as large.
+pub(crate) fn held_dtype(files: &WeightFiles, device: DevicePlan) -> StoredDtype {
+    let approximate = files.is_quantised() && device.backend != Backend::Cpu;
+    if approximate { StoredDtype::BF16 } else { usual_dtype(files) }
 }
 
 /// The type that holds the most bytes.
