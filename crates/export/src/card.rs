@@ -1,5 +1,6 @@
 //! The card of an export: `README.md` with the front matter that the Hugging Face Hub reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -36,6 +37,9 @@ pub struct CardFacts {
     pub eval_loss: Option<f64>,
     /// Further lines of the table, as name and value.
     pub figures: Vec<(String, String)>,
+    /// Exactly what went in, as name and value: commits and hashes. The metadata of the weights says the same.
+    #[serde(default)]
+    pub provenance: Vec<(String, String)>,
 }
 
 /// A dataset on the card.
@@ -45,6 +49,20 @@ pub struct DatasetFacts {
     pub name: String,
     /// Records trained on.
     pub records: u64,
+}
+
+/// `__metadata__` of the weights: what every tool expects, and what went in, under names that start with `rankine`.
+pub(crate) fn metadata(facts: &CardFacts) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    for (name, value) in &facts.provenance {
+        let name = if name == "rankine" { name.clone() } else { format!("rankine.{name}") };
+        // Several of one kind are one line each.
+        metadata
+            .entry(name)
+            .and_modify(|before| *before = format!("{before}\n{value}"))
+            .or_insert_with(|| value.clone());
+    }
+    metadata
 }
 
 /// The base model's name: the facts', else the adapter's.
@@ -61,6 +79,7 @@ pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_mod
     let mut card = front_matter(inputs, base_model, "adapter", "peft", &tags);
     heading(&mut card, inputs, base_model, "adapter");
     table(&mut card, inputs, Some(adapter), base_model);
+    provenance(&mut card, inputs.facts);
     card.push_str(
         "\n## Use\n\n```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
          model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
@@ -85,6 +104,7 @@ pub(crate) fn merged(
             "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's."
         );
     }
+    provenance(&mut card, inputs.facts);
     card.push_str(
         "\n## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
          model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
@@ -153,6 +173,14 @@ fn table(card: &mut String, inputs: &ExportInputs<'_>, adapter: Option<&AdapterF
     }
     card.push_str("| | |\n|---|---|\n");
     rows.iter().for_each(|(name, value)| _ = writeln!(card, "| {} | {} |", one_line(name), one_line(value)));
+}
+
+fn provenance(card: &mut String, facts: &CardFacts) {
+    if facts.provenance.is_empty() {
+        return;
+    }
+    card.push_str("\n## Made of\n\n");
+    facts.provenance.iter().for_each(|(name, value)| _ = writeln!(card, "- {name}: `{}`", one_line(value)));
 }
 
 fn adapter_rows(adapter: &AdapterFile) -> Vec<(&'static str, String)> {

@@ -110,7 +110,7 @@ impl Hub {
                 self.http.patiently(telling, || {
                     if stop.load(Ordering::Relaxed) {
                         let error = wanted.broken(partial.length, "another file failed".to_owned());
-                        return Err(Trouble::Lasting(error));
+                        return Err(error.into());
                     }
                     self.receive(&mut partial, wanted, telling)
                 })?;
@@ -160,7 +160,7 @@ impl Hub {
         if status == Some(StatusCode::RANGE_NOT_SATISFIABLE) {
             partial.begin_anew(telling)?;
             let error = wanted.broken(0, "the server has no such range".to_owned());
-            return Err(Trouble::Passing { error, wait: None, progress: false });
+            return Err(Trouble::Passing { error: Box::new(error), wait: None, progress: false });
         }
         let asked = Asked { repository, revision: &wanted.tree.revision, what: wanted.path };
         let response = self.http.accepted(&asked, response)?;
@@ -170,7 +170,7 @@ impl Hub {
             if status == Some(StatusCode::PARTIAL_CONTENT) {
                 let error = wanted.broken(partial.length, "the server sent another part of it".to_owned());
                 partial.begin_anew(telling)?;
-                return Err(Trouble::Passing { error, wait: None, progress: false });
+                return Err(Trouble::Passing { error: Box::new(error), wait: None, progress: false });
             }
             partial.begin_anew(telling)?;
         }
@@ -180,7 +180,7 @@ impl Hub {
             return Ok(());
         }
         let error = wanted.broken(partial.length, cause);
-        Err(Trouble::Passing { error, wait: None, progress: partial.length > begun })
+        Err(Trouble::Passing { error: Box::new(error), wait: None, progress: partial.length > begun })
     }
 }
 

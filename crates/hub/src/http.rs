@@ -39,19 +39,19 @@ pub(crate) struct Asked<'a> {
 pub(crate) enum Trouble {
     /// It may go well the next time.
     Passing {
-        error: HubError,
+        error: Box<HubError>,
         /// How long the Hub asks to wait.
         wait: Option<Duration>,
         /// Whether there was progress, so that patience begins anew.
         progress: bool,
     },
     /// It will be the same the next time.
-    Lasting(HubError),
+    Lasting(Box<HubError>),
 }
 
 impl From<HubError> for Trouble {
     fn from(error: HubError) -> Self {
-        Self::Lasting(error)
+        Self::Lasting(Box::new(error))
     }
 }
 
@@ -106,14 +106,14 @@ impl Http {
         loop {
             let (error, wait, progress) = match attempt() {
                 Ok(answer) => return Ok(answer),
-                Err(Trouble::Lasting(error)) => return Err(error),
+                Err(Trouble::Lasting(error)) => return Err(*error),
                 Err(Trouble::Passing { error, wait, progress }) => (error, wait, progress),
             };
             failed = if progress { 1 } else { failed + 1 };
             let backoff = self.patience.first * 2_u32.saturating_pow(failed - 1);
             let wait = wait.unwrap_or_else(|| jittered(backoff.min(self.patience.longest)));
             if failed >= self.patience.tries || wait > self.patience.longest {
-                return Err(error);
+                return Err(*error);
             }
             telling(Event::Waiting { reason: &error.to_string(), wait });
             std::thread::sleep(wait);
@@ -140,7 +140,7 @@ impl Http {
         let text = response.into_body().into_with_config().limit(ANSWER_LIMIT).read_to_vec();
         let text = text.map_err(|error| self.broken(&error))?;
         serde_json::from_slice(&text).map_err(|error| {
-            Trouble::Lasting(HubError::BadAnswer {
+            Trouble::from(HubError::BadAnswer {
                 endpoint: self.endpoint.clone(),
                 what: asked.what.to_owned(),
                 found: format!("{error} in `{}`", shortened(&String::from_utf8_lossy(&text))),
@@ -169,8 +169,10 @@ impl Http {
             | ureq::Error::Timeout(_)
             | ureq::Error::ConnectionFailed
             | ureq::Error::Protocol(_)
-            | ureq::Error::HostNotFound => Trouble::Passing { error: unreachable, wait: None, progress: false },
-            _ => Trouble::Lasting(unreachable),
+            | ureq::Error::HostNotFound => {
+                Trouble::Passing { error: Box::new(unreachable), wait: None, progress: false }
+            }
+            _ => Trouble::from(unreachable),
         }
     }
 
@@ -192,7 +194,7 @@ impl Http {
             other_kind: None,
             looked_at: Vec::new(),
         };
-        Trouble::Lasting(match (status, code.as_deref()) {
+        Trouble::from(match (status, code.as_deref()) {
             (_, Some("GatedRepo")) => {
                 let page = format!("{endpoint}/{}{}", repository.kind.prefix(), repository.name);
                 HubError::Gated { repository, page, has_token }
@@ -215,12 +217,12 @@ impl Http {
             (403, _) => HubError::Forbidden { repository, message },
             (429, _) => {
                 let error = HubError::RateLimited { endpoint, wait, has_token };
-                return Trouble::Passing { error, wait, progress: false };
+                return Trouble::Passing { error: Box::new(error), wait, progress: false };
             }
             _ => {
                 let error = HubError::Server { endpoint, status, what: asked.what.to_owned(), message };
                 if status == 408 || status >= 500 {
-                    return Trouble::Passing { error, wait, progress: false };
+                    return Trouble::Passing { error: Box::new(error), wait, progress: false };
                 }
                 error
             }

@@ -3,8 +3,10 @@
 use crate::Environment;
 use crate::cli::PlanArgs;
 use crate::fault::{Failure, Fault};
+use crate::lock;
 use crate::plan::Plan;
 use crate::recipe;
+use crate::repositories::Repositories;
 use crate::terminal::{self, progress};
 
 /// Prints the plan on stdout.
@@ -13,9 +15,13 @@ use crate::terminal::{self, progress};
 /// Whatever keeps the recipe from running.
 pub fn run(args: &PlanArgs, environment: &Environment) -> Result<(), Failure> {
     let file = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
-    let plan = Plan::resolve(&file, environment)?;
+    let repositories = lock::repositories(&file, args.recipe.locked, Repositories::new(environment, args.json)?)?;
+    let plan = Plan::resolve(&file, &repositories)?;
     let prepared =
         progress::counting("tokenising", "records", args.json, |progress| plan.prepare(&environment.cache, progress))?;
+    if args.recipe.locked {
+        lock::check(&file, &plan, &prepared)?;
+    }
     if args.json {
         let text = serde_json::to_string_pretty(&plan.to_json(&prepared.forecast))
             .map_err(|error| Failure::Failed(Fault::new(format!("the plan cannot be written: {error}"))))?;

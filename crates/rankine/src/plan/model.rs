@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rankine_hub as hub;
+use rankine_hub::{ModelPart, split_revision};
 use rankine_models::config::DecoderConfig;
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
 use serde::Serialize;
@@ -20,6 +20,8 @@ pub struct ModelPlan {
     pub reference: String,
     /// Branch, tag or commit, where one was asked for.
     pub revision: Option<String>,
+    /// The commit that was found, where it is a repository of the Hub.
+    pub commit: Option<String>,
     /// Its files.
     pub folder: PathBuf,
     /// Whether the reference is a folder; else it is a name on the Hub.
@@ -50,7 +52,15 @@ pub struct ModelPlan {
 impl ModelPlan {
     /// The name by which another program finds it: the Hub's, or the folder.
     pub fn name(&self) -> String {
-        if self.local { self.folder.display().to_string() } else { self.reference.clone() }
+        if self.local { self.folder.display().to_string() } else { split_revision(&self.reference).0.to_owned() }
+    }
+
+    /// What another command is given to use the same model.
+    pub(crate) fn again(&self) -> String {
+        match &self.commit {
+            Some(commit) => format!("{}@{commit}", self.name()),
+            None => self.folder.display().to_string(),
+        }
     }
 }
 
@@ -61,11 +71,26 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         decider.fault("base_model", "`base_model` is empty", "give a model folder or the name of a model");
         return None;
     }
-    let folder = match hub::resolve_model(&reference, revision.as_deref(), &decider.hub_places()) {
-        Ok(folder) => tidy(&trained_model(folder)),
+    // The description first: weights are not fetched for a model that cannot be trained, or for a recipe that is wrong.
+    let roots = decider.roots();
+    let find = |part| decider.repositories.model(&reference, revision.as_deref(), &roots, part);
+    let mut found = find(ModelPart::Description);
+    if let Ok(described) = &found
+        && described.repository.is_some()
+        && decider.faults.is_empty()
+        && DecoderConfig::from_folder(&described.folder).is_ok()
+    {
+        found = find(ModelPart::Whole);
+    }
+    let (folder, commit) = match found {
+        Ok(found) => {
+            let commit = found.repository.map(|used| used.commit);
+            // A repository's folder is a snapshot, which is the model.
+            (if commit.is_some() { found.folder } else { tidy(&trained_model(found.folder)) }, commit)
+        }
         Err(error) => {
-            let key = if matches!(error, hub::HubError::BadRevision { .. }) { "revision" } else { "base_model" };
-            decider.fault(key, format!("`{key}`: {error}"), error.help());
+            let about_revision = error.is_about_revision() && decider.file.has("revision");
+            decider.not_found(if about_revision { "revision" } else { "base_model" }, &error);
             return None;
         }
     };
@@ -76,7 +101,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         decider.fault("base_model", what, "a model folder holds config.json, tokenizer.json and safetensors files");
         return None;
     }
-    let local = decider.find(&reference, Path::is_dir).is_ok();
+    let local = commit.is_none();
     if revision.is_some() && local {
         decider.without("revision", "`base_model` is a local folder, which has no revisions");
     }
@@ -95,6 +120,10 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
             None
         }
     };
+    // Not fetched, as another fault was found before.
+    if commit.is_some() && !decider.faults.is_empty() {
+        return None;
+    }
     let files = match WeightFiles::open(&folder) {
         Ok(files) => Some(files),
         Err(error) => {
@@ -119,6 +148,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     Some(ModelPlan {
         reference,
         revision,
+        commit,
         local,
         model_type: config.model_type.clone(),
         parameters: config.parameters(),
