@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::cli::{Run, command, ended, folder, rankine};
-use crate::hub_server::{STRANGER, Server, TOKEN, sha256};
+use crate::hub_server::{STRANGER, Server, TOKEN, What, sha256};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "vocab_size": 280,
@@ -125,7 +125,7 @@ fn a_lock_refuses_what_is_not_in_it() {
     locked(&["learning_rate=1e-3"]).ends(0);
     locked(&["revision=v2"]).ends(2).says("rankine.lock has no model `org/tiny` at revision `v2`");
     locked(&["datasets=[{path: org/other}]"]).ends(2).says("rankine.lock has no dataset `org/other`");
-    locked(&["chat_template=chatml"]).ends(2).says("the chat template has changed");
+    locked(&["chat_template=\"{{ messages[0].content }}\""]).ends(2).says("the chat template has changed");
     locked(&["datasets=[{path: x.jsonl}]"])
         .ends(2)
         .says("`x.jsonl` is not in it")
@@ -158,14 +158,13 @@ fn refusals_stand_at_their_line_and_nothing_is_fetched_for_a_wrong_recipe() {
     gated.says("recipe.yaml:1");
     server.state().repositories.get_mut("models/org/tiny").unwrap().gated = false;
     // No fault of the recipe: another exit code.
-    let mut unplugged = command(place, &["plan", "recipe.yaml"]);
-    unplugged.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", "http://127.0.0.1:9");
-    // Waits would take half a minute.
-    unplugged.env("HF_HUB_CACHE", place.join("elsewhere"));
+    server.fault("/api/", 100, What::Status(429, vec![("Retry-After", "600".into())]));
+    plan(&[], None).ends(1).says("asks to wait 600 s").says("set a token");
+    server.state().faults.clear();
     rankine(place, &["plan", "recipe.yaml"]).ends(2).says("HF_HUB_OFFLINE is set").says("rankine pull");
     let fetched = server.requests("/lfs/").len();
     plan(&["lora.r=0"], None).ends(2).says("lora.r");
-    plan(&["datasets=[{path: nowhere.jsonl}]"], None).ends(2).says("there is no `nowhere.jsonl`");
+    plan(&["datasets=[{path: nowhere.jsonl}]"], None).ends(2).says("there is no `./nowhere.jsonl`");
     server.commit("models/org/odd", &[("config.json", b"{\"model_type\": \"mamba\"}"), ("model.safetensors", b"x")]);
     plan(&["base_model=org/odd"], None).ends(2).says("mamba");
     assert_eq!(server.requests("/lfs/").len(), fetched, "no weights");
@@ -188,15 +187,15 @@ fn pull_lists_and_push() {
     listed.ends(0);
     assert!(listed.stdout.contains("org/tiny") && listed.stdout.contains("2 repositories"), "{}", listed.stdout);
     let listed: Json = serde_json::from_str(&rankine(place, &["cache", "--json"]).stdout).unwrap();
-    assert_eq!(listed["repositories"][1]["name"], "org/tiny");
-    assert_eq!(listed["repositories"][1]["commits"][0]["revisions"], serde_json::json!(["main"]));
+    assert_eq!(listed["repositories"][0]["name"], "org/tiny");
+    assert_eq!(listed["repositories"][0]["commits"][0]["revisions"], serde_json::json!(["main"]));
     // A model by name needs nothing else, and offline nothing at all.
     rankine(place, &["generate", "org/tiny", "--prompt", "1 + 1 =", "--max-new-tokens", "2"]).ends(0);
 
     online(&server, place, &["train", "recipe.yaml", "--quiet", "--set", "export=[{target: merged}]"], None).ends(0);
     online(&server, place, &["push", "runs/recipe", "tester/sums"], None).ends(2).says("uploads need a token");
     online(&server, place, &["push", "runs/recipe", "sums"], Some(TOKEN)).ends(2).says("give `org/name`");
-    online(&server, place, &["push", ".", "tester/sums"], Some(TOKEN))
+    online(&server, place, &["push", ".huggingface", "tester/sums"], Some(TOKEN))
         .ends(2)
         .says("is no adapter, model or finished run");
     let pushed = online(&server, place, &["push", "runs/recipe", "tester/sums"], Some(TOKEN));

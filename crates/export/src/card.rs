@@ -13,6 +13,8 @@ use crate::ExportInputs;
 
 /// The name of the file.
 pub(crate) const FILE: &str = "README.md";
+/// What our names in the metadata of weights begin with.
+const OURS: &str = "rankine";
 
 /// What the card says of the training, where it is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,11 +53,23 @@ pub struct DatasetFacts {
     pub records: u64,
 }
 
+/// The facts' provenance, else what the metadata of the adapter says.
+fn made_of(inputs: &ExportInputs<'_>, adapter: Option<&AdapterFile>) -> Vec<(String, String)> {
+    let stored = adapter.filter(|_| inputs.facts.provenance.is_empty()).map(AdapterFile::metadata);
+    let Some(stored) = stored else { return inputs.facts.provenance.clone() };
+    let ours = stored.iter().filter_map(|(name, value)| {
+        let rest = name.strip_prefix(OURS)?;
+        let name = if rest.is_empty() { OURS } else { rest.strip_prefix('.')? };
+        Some((name, value))
+    });
+    ours.flat_map(|(name, value)| value.lines().map(move |line| (name.to_owned(), line.to_owned()))).collect()
+}
+
 /// `__metadata__` of the weights: what every tool expects, and what went in, under names that start with `rankine`.
-pub(crate) fn metadata(facts: &CardFacts) -> BTreeMap<String, String> {
+pub(crate) fn metadata(inputs: &ExportInputs<'_>, adapter: Option<&AdapterFile>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    for (name, value) in &facts.provenance {
-        let name = if name == "rankine" { name.clone() } else { format!("rankine.{name}") };
+    for (name, value) in made_of(inputs, adapter) {
+        let name = if name == OURS { name } else { format!("{OURS}.{name}") };
         // Several of one kind are one line each.
         metadata
             .entry(name)
@@ -79,7 +93,7 @@ pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_mod
     let mut card = front_matter(inputs, base_model, "adapter", "peft", &tags);
     heading(&mut card, inputs, base_model, "adapter");
     table(&mut card, inputs, Some(adapter), base_model);
-    provenance(&mut card, inputs.facts);
+    provenance(&mut card, &made_of(inputs, Some(adapter)));
     card.push_str(
         "\n## Use\n\n```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
          model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
@@ -104,7 +118,7 @@ pub(crate) fn merged(
             "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's."
         );
     }
-    provenance(&mut card, inputs.facts);
+    provenance(&mut card, &made_of(inputs, adapter));
     card.push_str(
         "\n## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
          model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
@@ -175,12 +189,12 @@ fn table(card: &mut String, inputs: &ExportInputs<'_>, adapter: Option<&AdapterF
     rows.iter().for_each(|(name, value)| _ = writeln!(card, "| {} | {} |", one_line(name), one_line(value)));
 }
 
-fn provenance(card: &mut String, facts: &CardFacts) {
-    if facts.provenance.is_empty() {
+fn provenance(card: &mut String, made_of: &[(String, String)]) {
+    if made_of.is_empty() {
         return;
     }
     card.push_str("\n## Made of\n\n");
-    facts.provenance.iter().for_each(|(name, value)| _ = writeln!(card, "- {name}: `{}`", one_line(value)));
+    made_of.iter().for_each(|(name, value)| _ = writeln!(card, "- {name}: `{}`", one_line(value)));
 }
 
 fn adapter_rows(adapter: &AdapterFile) -> Vec<(&'static str, String)> {

@@ -49,7 +49,7 @@ pub(crate) fn write(
         faults,
     })?;
 
-    write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs.facts), progress)?;
+    write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), progress)?;
     let changed = change_config(&mut base_config, plan.untied, dtype);
     // A config that needs no change is the base's to the byte.
     let text = if changed { format!("{:#}\n", Value::Object(base_config)) } else { config_text };

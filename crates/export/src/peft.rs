@@ -26,7 +26,7 @@ pub(crate) fn write(config: &ExportConfig, inputs: &ExportInputs<'_>, folder: &P
         faults,
     })?;
     let base_model = card::base_model(inputs, Some(&adapter));
-    write_tensors(&adapter, &card::metadata(inputs.facts), &folder.join(TENSORS_FILE))?;
+    write_tensors(&adapter, &card::metadata(inputs, Some(&adapter)), &folder.join(TENSORS_FILE))?;
     let saved =
         AdapterConfig { inference_mode: true, base_model_name_or_path: base_model.clone(), ..adapter.config.clone() };
     write_aside(&folder.join(CONFIG_FILE), saved.to_json().as_bytes())?;

@@ -60,12 +60,14 @@ impl Plan {
         let mut decider = Decider { file, repositories, faults: Vec::new(), outside: 0 };
         let training = training::decide(&mut decider);
         let device = device::decide(&mut decider);
-        // Before the model: a weight is not fetched for a run whose data is not there.
         let sources = data::find(&mut decider);
-        let model = model::decide(&mut decider, device);
-        let adapter = adapter::decide(&mut decider, model.as_ref());
-        let data = data::decide(&mut decider, sources, model.as_ref());
-        let output = output::decide(&mut decider, model.as_ref());
+        let described = model::describe(&mut decider);
+        let config = described.as_ref().and_then(|described| described.config.as_ref());
+        let adapter = adapter::decide(&mut decider, config);
+        let data = data::decide(&mut decider, sources, config);
+        let output = output::decide(&mut decider, described.as_ref().map(|described| described.folder.as_path()));
+        // The weights last: they are not fetched for a recipe that is wrong.
+        let model = described.and_then(|described| model::decide(&mut decider, described, device));
         let Decider { mut faults, outside, .. } = decider;
         match (model, adapter, data, training, output) {
             (Some(model), Some(adapter), Some(data), Some(training), Some(output)) if faults.is_empty() => {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
+use rankine_models::config::DecoderConfig;
 use serde::Serialize;
 
-use super::{Decider, ModelPlan, defaults};
+use super::{Decider, defaults};
 use crate::repositories::may_be_dataset;
 
 /// What is trained on. Paths are as they were found.
@@ -56,7 +57,7 @@ pub(super) fn find(decider: &mut Decider<'_>) -> Sources {
     Sources { datasets, val_datasets, all: decider.faults.len() == faults }
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<&ModelPlan>) -> Option<DataPlan> {
+pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<&DecoderConfig>) -> Option<DataPlan> {
     let faults = decider.faults.len();
     let recipe = decider.file.recipe.clone();
     if recipe.datasets.is_empty() {
@@ -73,7 +74,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
         (None, Some(datasets)) if datasets.is_empty() => Validation::None,
         (None, Some(datasets)) => Validation::Datasets(datasets),
     };
-    let limit = model.map(|model| model.config.max_position_embeddings);
+    let limit = model.map(|model| model.max_position_embeddings);
     let max_seq_len = recipe.max_seq_len.unwrap_or_else(|| limit.unwrap_or(usize::MAX).min(defaults::MAX_SEQ_LEN));
     if let Some(limit) = limit.filter(|limit| max_seq_len > *limit) {
         let what = format!("`max_seq_len` is {max_seq_len}, and the model was made for {limit} tokens");

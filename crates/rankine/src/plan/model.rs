@@ -12,6 +12,7 @@ use super::device::{self, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
 use crate::recipe::BaseCompute;
+use crate::repositories::Found;
 
 /// The base model.
 #[derive(Debug, Serialize)]
@@ -64,36 +65,28 @@ impl ModelPlan {
     }
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> Option<ModelPlan> {
+/// What is known of a model before its weights are looked at.
+pub(super) struct Described {
+    reference: String,
+    revision: Option<String>,
+    commit: Option<String>,
+    pub(super) folder: PathBuf,
+    /// `None` where it cannot be read, which is noted.
+    pub(super) config: Option<DecoderConfig>,
+}
+
+/// Finds the model; of a repository everything but the weights is fetched.
+pub(super) fn describe(decider: &mut Decider<'_>) -> Option<Described> {
     let recipe = &decider.file.recipe;
     let (reference, revision) = (recipe.base_model.clone(), recipe.revision.clone());
     if reference.trim().is_empty() {
         decider.fault("base_model", "`base_model` is empty", "give a model folder or the name of a model");
         return None;
     }
-    // The description first: weights are not fetched for a model that cannot be trained, or for a recipe that is wrong.
-    let roots = decider.roots();
-    let find = |part| decider.repositories.model(&reference, revision.as_deref(), &roots, part);
-    let mut found = find(ModelPart::Description);
-    if let Ok(described) = &found
-        && described.repository.is_some()
-        && decider.faults.is_empty()
-        && DecoderConfig::from_folder(&described.folder).is_ok()
-    {
-        found = find(ModelPart::Whole);
-    }
-    let (folder, commit) = match found {
-        Ok(found) => {
-            let commit = found.repository.map(|used| used.commit);
-            // A repository's folder is a snapshot, which is the model.
-            (if commit.is_some() { found.folder } else { tidy(&trained_model(found.folder)) }, commit)
-        }
-        Err(error) => {
-            let about_revision = error.is_about_revision() && decider.file.has("revision");
-            decider.not_found(if about_revision { "revision" } else { "base_model" }, &error);
-            return None;
-        }
-    };
+    let found = find(decider, &reference, revision.as_deref(), ModelPart::Description)?;
+    let commit = found.repository.map(|used| used.commit);
+    // A repository's folder is a snapshot, which is the model.
+    let folder = if commit.is_some() { found.folder } else { tidy(&trained_model(found.folder)) };
     let has_any =
         ["config.json", "tokenizer.json", SINGLE_FILE, INDEX_FILE].iter().any(|name| folder.join(name).is_file());
     if !has_any {
@@ -101,8 +94,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         decider.fault("base_model", what, "a model folder holds config.json, tokenizer.json and safetensors files");
         return None;
     }
-    let local = commit.is_none();
-    if revision.is_some() && local {
+    if revision.is_some() && commit.is_none() {
         decider.without("revision", "`base_model` is a local folder, which has no revisions");
     }
     if !folder.join("tokenizer.json").is_file() {
@@ -120,9 +112,17 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
             None
         }
     };
-    // Not fetched, as another fault was found before.
-    if commit.is_some() && !decider.faults.is_empty() {
-        return None;
+    Some(Described { reference, revision, commit, folder, config })
+}
+
+/// Looks at the weights, which of a repository are fetched now, if nothing speaks against the run.
+pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Option<DevicePlan>) -> Option<ModelPlan> {
+    let Described { reference, revision, commit, folder, config } = described;
+    if commit.is_some() {
+        if !decider.faults.is_empty() {
+            return None;
+        }
+        find(decider, &reference, revision.as_deref(), ModelPart::Whole)?;
     }
     let files = match WeightFiles::open(&folder) {
         Ok(files) => Some(files),
@@ -133,13 +133,14 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     };
     let (config, files) = (config?, files?);
     let stored_dtype = usual_dtype(&files);
-    // A device or type with a fault is noted; the model's shape is still needed to find the other faults.
+    // A device or type with a fault is noted; the rest is still looked at.
     let device = device.unwrap_or(DevicePlan::CPU);
-    let dtype = device.dtype(recipe.dtype.unwrap_or_default(), stored_dtype).unwrap_or_else(|(what, help)| {
+    let dtype = device.dtype(decider.file.recipe.dtype.unwrap_or_default(), stored_dtype);
+    let dtype = dtype.unwrap_or_else(|(what, help)| {
         decider.fault("dtype", format!("`dtype`: {what}"), help);
         stored_dtype
     });
-    let asked = recipe.base_compute.unwrap_or_default();
+    let asked = decider.file.recipe.base_compute.unwrap_or_default();
     let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
         decider.fault("base_compute", format!("`base_compute`: {what}"), help);
         asked
@@ -148,8 +149,8 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     Some(ModelPlan {
         reference,
         revision,
+        local: commit.is_none(),
         commit,
-        local,
         model_type: config.model_type.clone(),
         parameters: config.parameters(),
         weight_files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
@@ -161,6 +162,17 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         config,
         folder,
     })
+}
+
+fn find(decider: &mut Decider<'_>, reference: &str, revision: Option<&str>, part: ModelPart) -> Option<Found> {
+    match decider.repositories.model(reference, revision, &decider.roots(), part) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            let about_revision = error.is_about_revision() && decider.file.has("revision");
+            decider.not_found(if about_revision { "revision" } else { "base_model" }, &error);
+            None
+        }
+    }
 }
 
 /// The folder itself; of a run that trained a whole model, the model in it.
