@@ -116,7 +116,9 @@ fn answer(request: &Request, shared: &Shared, no_range: bool) -> Response {
             }
             None => Response::error(401, "", "Invalid username or password."),
         },
-        ["api", "repos", "create"] => uploads::create(request, &mut state, account),
+        // A card's front matter, which Python has checked before it uploads.
+        ["api", "validate-yaml"] => Response::json(&json!({"errors": [], "warnings": []})),
+        ["api", "repos", "create"] => uploads::create(request, &mut state, shared.port, account),
         ["verify", hash] => uploads::verify(&state, hash),
         ["api", kind @ ("models" | "datasets"), ref rest @ ..] => {
             let (name, rest) = name_of(&state, kind, rest);
@@ -281,7 +283,8 @@ pub(super) fn visible<'a>(state: &'a State, name: &str, account: Option<&str>) -
     let found = state.repositories.get(name).filter(|repository| !repository.private || account == Some(TOKEN));
     found.ok_or_else(|| match account {
         Some(_) => Response::error(404, "RepoNotFound", "Repository not found"),
-        None => Response::error(401, "", "Invalid username or password."),
+        // The Hub does not tell strangers which of its repositories are private.
+        None => Response::error(401, "RepoNotFound", "Repository not found"),
     })
 }
 

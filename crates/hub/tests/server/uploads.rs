@@ -24,7 +24,7 @@ fn refused(account: Option<&str>) -> Option<Response> {
     }
 }
 
-pub(super) fn create(request: &Request, state: &mut State, account: Option<&str>) -> Response {
+pub(super) fn create(request: &Request, state: &mut State, port: u16, account: Option<&str>) -> Response {
     if let Some(refusal) = refused(account) {
         return refusal;
     }
@@ -44,7 +44,7 @@ pub(super) fn create(request: &Request, state: &mut State, account: Option<&str>
         "main",
         BTreeMap::from([(".gitattributes".to_owned(), Arc::new(b"*.safetensors filter=lfs\n".to_vec()))]),
     );
-    Response::json(&json!({"url": format!("https://hub/{id}"), "name": id, "id": "0"}))
+    Response::json(&json!({"url": format!("http://127.0.0.1:{port}/{id}"), "name": id, "id": "0"}))
 }
 
 pub(super) fn preupload(
