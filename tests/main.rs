@@ -4,6 +4,9 @@
 mod bad_input;
 mod cli;
 mod house;
+mod hub;
+#[path = "../crates/hub/tests/server/mod.rs"]
+mod hub_server;
 mod numerics;
 mod quickstart;
 mod resume;

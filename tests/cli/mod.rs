@@ -49,10 +49,24 @@ pub(crate) fn rankine(folder: &Path, arguments: &[&str]) -> Run {
 
 /// The same, with something on stdin.
 pub(crate) fn rankine_with_input(folder: &Path, arguments: &[&str], input: &str) -> Run {
+    ended(command(folder, arguments), input)
+}
+
+/// The program, not yet started, without a connection.
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rankine"));
     command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
     command.env("RANKINE_CACHE", folder.join(".cache")).env("HF_HOME", folder.join(".huggingface"));
-    command.env_remove("HF_HUB_CACHE");
+    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"]
+    {
+        command.env_remove(name);
+    }
+    command.env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn ended(mut command: Command, input: &str) -> Run {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
     // A program that ends before it has read all is no fault.

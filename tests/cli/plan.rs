@@ -176,7 +176,7 @@ fn what_watches_the_validation_needs_one() {
 #[test]
 fn a_model_that_is_not_there_says_where_was_looked() {
     let folder = workshop("base_model: org/model\ndatasets: [{path: ../data/x.jsonl}]\n");
-    plan(folder.path(), &[]).ends(2).says("`my/org/model` and `org/model`").says("hf download");
+    plan(folder.path(), &[]).ends(2).says("`my/org/model` and `org/model`").says("rankine pull org/model");
     plan(folder.path(), &["base_model=../config.json"]).ends(2).says("is a file");
     plan(folder.path(), &["base_model=../data"]).ends(2).says("is not a model folder");
     std::fs::remove_file(folder.path().join("model/tokenizer.json")).expect("removed");
@@ -212,8 +212,9 @@ fn a_model_in_the_hub_cache_is_found_by_name() {
     let repository = folder.path().join(".huggingface/hub/models--org--model");
     std::fs::create_dir_all(repository.join("snapshots")).expect("a folder");
     std::fs::create_dir_all(repository.join("refs")).expect("a folder");
-    std::fs::write(repository.join("refs/main"), "abc123").expect("a ref");
-    std::fs::rename(folder.path().join("model"), repository.join("snapshots/abc123")).expect("moved");
+    let commit = "abc1234567".repeat(4);
+    std::fs::write(repository.join("refs/main"), &commit).expect("a ref");
+    std::fs::rename(folder.path().join("model"), repository.join("snapshots").join(&commit)).expect("moved");
     let found = json(&plan(folder.path(), &[]));
     assert_eq!(
         (&found["plan"]["model"]["reference"], &found["plan"]["model"]["local"]),

@@ -16,8 +16,9 @@ use crate::record::{Dataset, Record};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
-    /// A file, a folder or a pattern (`data/*.jsonl`), relative to the recipe: JSON Lines, JSON, Parquet or
-    /// CSV; JSON Lines, JSON and CSV may be compressed (.gz, .zst).
+    /// A file, a folder or a pattern (`data/*.jsonl`), relative to the recipe, or the name of a dataset on the
+    /// Hugging Face Hub (`org/data`, `org/data@revision`): JSON Lines, JSON, Parquet or CSV; JSON Lines, JSON and
+    /// CSV may be compressed (.gz, .zst).
     pub path: String,
     /// Which files of a folder, by their names: `train` (the default), `validation`, `test`, or another
     /// word of the names.

@@ -1,5 +1,6 @@
 //! The card of an export: `README.md` with the front matter that the Hugging Face Hub reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -14,6 +15,8 @@ use crate::ExportInputs;
 
 /// The name of the file.
 pub(crate) const FILE: &str = "README.md";
+/// What our names in the metadata of weights begin with.
+const OURS: &str = "rankine";
 
 /// What the card says of the training, where it is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,9 @@ pub struct CardFacts {
     pub eval_loss: Option<f64>,
     /// Further lines of the table, as name and value.
     pub figures: Vec<(String, String)>,
+    /// Exactly what went in, as name and value: commits and hashes. The metadata of the weights says the same.
+    #[serde(default)]
+    pub provenance: Vec<(String, String)>,
 }
 
 /// A dataset on the card.
@@ -47,6 +53,32 @@ pub struct DatasetFacts {
     pub name: String,
     /// Records trained on.
     pub records: u64,
+}
+
+/// The facts' provenance, else what the metadata of the adapter says.
+fn made_of(inputs: &ExportInputs<'_>, adapter: Option<&AdapterFile>) -> Vec<(String, String)> {
+    let stored = adapter.filter(|_| inputs.facts.provenance.is_empty()).map(AdapterFile::metadata);
+    let Some(stored) = stored else { return inputs.facts.provenance.clone() };
+    let ours = stored.iter().filter_map(|(name, value)| {
+        let rest = name.strip_prefix(OURS)?;
+        let name = if rest.is_empty() { OURS } else { rest.strip_prefix('.')? };
+        Some((name, value))
+    });
+    ours.flat_map(|(name, value)| value.lines().map(move |line| (name.to_owned(), line.to_owned()))).collect()
+}
+
+/// `__metadata__` of the weights: what every tool expects, and what went in, under names that start with `rankine`.
+pub(crate) fn metadata(inputs: &ExportInputs<'_>, adapter: Option<&AdapterFile>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    for (name, value) in made_of(inputs, adapter) {
+        let name = if name == OURS { name } else { format!("{OURS}.{name}") };
+        // Several of one kind are one line each.
+        metadata
+            .entry(name)
+            .and_modify(|before| *before = format!("{before}\n{value}"))
+            .or_insert_with(|| value.clone());
+    }
+    metadata
 }
 
 /// The base model's name: the facts', else the adapter's.
@@ -63,6 +95,7 @@ pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_mod
     let mut card = front_matter(inputs, base_model, "adapter", "peft", &tags);
     heading(&mut card, inputs, base_model, "adapter");
     table(&mut card, inputs, Some(adapter), base_model);
+    provenance(&mut card, &made_of(inputs, Some(adapter)));
     let load = match gguf_name(inputs.base) {
         None => "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
                  model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
@@ -105,6 +138,7 @@ pub(crate) fn merged(
             "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's."
         );
     }
+    provenance(&mut card, &made_of(inputs, adapter));
     card.push_str(
         "\n## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
          model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
@@ -173,6 +207,14 @@ fn table(card: &mut String, inputs: &ExportInputs<'_>, adapter: Option<&AdapterF
     }
     card.push_str("| | |\n|---|---|\n");
     rows.iter().for_each(|(name, value)| _ = writeln!(card, "| {} | {} |", one_line(name), one_line(value)));
+}
+
+fn provenance(card: &mut String, made_of: &[(String, String)]) {
+    if made_of.is_empty() {
+        return;
+    }
+    card.push_str("\n## Made of\n\n");
+    made_of.iter().for_each(|(name, value)| _ = writeln!(card, "- {name}: `{}`", one_line(value)));
 }
 
 fn adapter_rows(adapter: &AdapterFile) -> Vec<(&'static str, String)> {

@@ -3,6 +3,7 @@
 //! `W' = W + s B A`; with DoRA `W' = m / |W + s B A| (W + s B A)`, the norm of each output's row
 //! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rankine_models::adapter_file::AdapterFile;
@@ -47,7 +48,7 @@ pub(crate) fn write(
         faults,
     })?;
 
-    write_weights(&plan, folder, config.max_shard_bytes, progress)?;
+    write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), progress)?;
     let changed = change_config(&mut base_config, plan.untied, dtype);
     // A config that needs no change is the base's to the byte.
     let text = if changed { format!("{:#}\n", Value::Object(base_config)).into_bytes() } else { config_text };
@@ -82,6 +83,7 @@ fn write_weights(
     plan: &MergePlan<'_>,
     folder: &Path,
     max_shard_bytes: u64,
+    metadata: BTreeMap<String, String>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), ExportError> {
     let planned = plan.outputs.iter().map(|output| PlannedTensor {
@@ -89,7 +91,7 @@ fn write_weights(
         dtype: output.dtype,
         shape: output.base.shape.clone(),
     });
-    let writer = WeightWriter::plan(folder, planned.collect(), max_shard_bytes)?;
+    let writer = WeightWriter::plan(folder, planned.collect(), max_shard_bytes)?.with_metadata(metadata);
     let (mut done, total) = (0, writer.total_bytes());
     let mut outputs = plan.outputs.iter();
     writer.write(|planned, sink| {

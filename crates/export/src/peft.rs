@@ -26,7 +26,7 @@ pub(crate) fn write(config: &ExportConfig, inputs: &ExportInputs<'_>, folder: &P
         faults,
     })?;
     let base_model = card::base_model(inputs, Some(&adapter));
-    write_tensors(&adapter, &folder.join(TENSORS_FILE))?;
+    write_tensors(&adapter, &card::metadata(inputs, Some(&adapter)), &folder.join(TENSORS_FILE))?;
     let saved =
         AdapterConfig { inference_mode: true, base_model_name_or_path: base_model.clone(), ..adapter.config.clone() };
     write_aside(&folder.join(CONFIG_FILE), saved.to_json().as_bytes())?;
@@ -39,7 +39,7 @@ pub(crate) fn write(config: &ExportConfig, inputs: &ExportInputs<'_>, folder: &P
 }
 
 /// As they are where they are F32, as peft writes them; cast to it otherwise.
-fn write_tensors(adapter: &AdapterFile, path: &Path) -> Result<(), ExportError> {
+fn write_tensors(adapter: &AdapterFile, metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), ExportError> {
     let tensors: Vec<_> =
         adapter.keys().filter_map(|key| adapter.get(key).map(|tensor| (key.to_string(), tensor))).collect();
     let planned = tensors.iter().map(|(name, tensor)| PlannedTensor {
@@ -48,8 +48,7 @@ fn write_tensors(adapter: &AdapterFile, path: &Path) -> Result<(), ExportError> 
         shape: tensor.shape.clone(),
     });
     let mut tensors = tensors.iter();
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(path, &metadata, planned.collect(), |_, sink| {
+    write_safetensors(path, metadata, planned.collect(), |_, sink| {
         let Some((_, tensor)) = tensors.next() else { return Ok(()) };
         match tensor.dtype {
             StoredDtype::F32 => sink.put(&tensor.bytes())?,

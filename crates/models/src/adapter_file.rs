@@ -145,6 +145,11 @@ impl AdapterFile {
         self.tensors.path()
     }
 
+    /// The `__metadata__` of the file of the tensors.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.tensors.metadata()
+    }
+
     /// Every tensor's key, sorted by kind and module.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &AdapterKey> {
         self.keys.keys()

@@ -40,6 +40,12 @@ pub enum Command {
     Merge(MergeArgs),
     /// Make a new, untrained model to pretrain from scratch.
     Init(InitArgs),
+    /// Fetch a model or a dataset from the Hugging Face Hub into the cache.
+    Pull(PullArgs),
+    /// List what is in the Hugging Face cache.
+    Cache(CacheArgs),
+    /// Upload an adapter or a merged model to the Hugging Face Hub.
+    Push(PushArgs),
 }
 
 /// A recipe and the changes to it.
@@ -50,6 +56,9 @@ pub struct RecipeArgs {
     /// Change a key of the recipe: `--set lora.r=8`, `--set 'datasets=[{path: x.jsonl}]'`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
+    /// Use exactly what rankine.lock beside the recipe says, and refuse anything else.
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// Arguments of `train`.
@@ -194,7 +203,7 @@ pub struct SchemaArgs {
 /// A model to run.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A model folder, or the name of a model in the Hugging Face cache.
+    /// A model folder, or the name of a model on the Hugging Face Hub (`org/name`, `org/name@revision`).
     pub model: String,
     /// An adapter in PEFT format.
     #[arg(long, value_name = "DIR")]
@@ -305,7 +314,7 @@ pub struct EvalArgs {
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// The base model's folder, or its name in the Hugging Face cache.
+    /// The base model's folder, or its name on the Hugging Face Hub.
     pub base: String,
     /// The adapter, in PEFT format.
     pub adapter: PathBuf,
@@ -340,4 +349,51 @@ pub struct InitArgs {
     /// Decides the random weights.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// `org/name`, at a branch, a tag or a commit: `org/name@revision`. A dataset of a model's name is
+    /// `datasets/org/name`.
+    #[arg(value_name = "MODEL_OR_DATASET[@REVISION]")]
+    pub repository: String,
+    /// Fetch the files that match, instead of what a model or a dataset needs: `--include '*Q4_K_M.gguf'`. May be
+    /// repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress, only errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// An adapter, a model, or the folder of a run, whose adapter (or model) is meant.
+    #[arg(value_name = "RUN_OR_DIR")]
+    pub folder: PathBuf,
+    /// Where to: `org/name`. The repository is made if there is none.
+    #[arg(value_name = "ORG/NAME")]
+    pub repository: String,
+    /// A new repository may be seen by everybody; else by its owner alone.
+    #[arg(long)]
+    pub public: bool,
+    /// The first line of the commit.
+    #[arg(long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -1,6 +1,7 @@
 //! One file a command: from arguments to the crates that do the work, and back to the terminal.
 
 pub mod bench;
+pub mod cache;
 pub mod chat;
 pub mod data;
 pub mod eval;
@@ -10,6 +11,8 @@ pub mod init;
 pub mod merge;
 mod open;
 pub mod plan;
+pub mod pull;
+pub mod push;
 pub mod schema;
 mod tokenizer;
 pub mod train;

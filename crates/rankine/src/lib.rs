@@ -6,21 +6,24 @@ mod base;
 pub mod cli;
 pub mod commands;
 pub mod fault;
+mod lock;
 pub mod plan;
 pub mod recipe;
 pub mod report;
+pub mod repositories;
 mod terminal;
 
 use std::path::PathBuf;
 
 use cli::{Cli, Command};
 use fault::Failure;
+use rankine_hub::HubConfig;
 
 /// What the program took from its environment.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// The Hugging Face cache, where there is one.
-    pub hub_cache: Option<PathBuf>,
+    /// The Hugging Face Hub and its cache.
+    pub hub: HubConfig,
     /// Where tokenised datasets are kept.
     pub cache: PathBuf,
     /// Whether the person asked for text without colours.
@@ -43,5 +46,8 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Bench(args) => commands::bench::run(&args, environment),
         Command::Merge(args) => commands::merge::run(&args, environment),
         Command::Init(args) => commands::init::run(&args),
+        Command::Pull(args) => commands::pull::run(&args, environment),
+        Command::Cache(args) => commands::cache::run(&args, environment),
+        Command::Push(args) => commands::push::run(&args, environment),
     }
 }

@@ -1,11 +1,12 @@
 //! The `rankine` program: reads its arguments and its environment, and ends with a documented exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use rankine::cli::Cli;
 use rankine::{Environment, report};
+use rankine_hub::{DEFAULT_ENDPOINT, HubConfig, Proxy, Token};
 
 /// A training step allocates the same sizes again and again; this allocator keeps its pages.
 #[global_allocator]
@@ -55,11 +56,39 @@ fn environment() -> Environment {
     let home = variable("HOME").or_else(|| variable("USERPROFILE"));
     let user_cache = variable("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
     let hugging_face = variable("HF_HOME").or_else(|| user_cache.as_ref().map(|cache| cache.join("huggingface")));
-    let hub_cache = variable("HF_HUB_CACHE").or_else(|| hugging_face.map(|home| home.join("hub")));
     let cache = variable("RANKINE_CACHE").or_else(|| user_cache.map(|cache| cache.join("rankine")));
     Environment {
-        hub_cache: hub_cache.filter(|folder| folder.is_dir()),
+        hub: hub(hugging_face.as_deref()),
         cache: cache.unwrap_or_else(|| std::env::temp_dir().join("rankine-cache")),
         no_color: variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term.as_os_str() == "dumb"),
+    }
+}
+
+/// What Python's `huggingface_hub` reads, in its order.
+fn hub(home: Option<&Path>) -> HubConfig {
+    let text =
+        |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+    let first = |names: &[&str]| names.iter().find_map(|name| text(name));
+    let is_on = |name: &str| {
+        text(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str()))
+    };
+    let cache = first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+        .map(PathBuf::from)
+        .or_else(|| home.map(|home| home.join("hub")));
+    let from_environment =
+        || ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| Token::new(&text(name)?, *name));
+    let from_file = || {
+        let path = text("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| home.map(|home| home.join("token")))?;
+        Token::new(&std::fs::read_to_string(&path).ok()?, path.display().to_string())
+    };
+    let token = if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { from_environment().or_else(from_file) };
+    let proxy = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
+    HubConfig {
+        cache,
+        endpoint: text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
+        token,
+        offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().any(is_on),
+        proxy: proxy.map(|url| Proxy { url, except: first(&["NO_PROXY", "no_proxy"]) }),
+        ..HubConfig::default()
     }
 }

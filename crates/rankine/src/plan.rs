@@ -16,7 +16,6 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use rankine_hub as hub;
 use serde::Serialize;
 
 pub use adapter::AdapterPlan;
@@ -30,9 +29,9 @@ pub(crate) use prepare::{data_failure, is_chat};
 pub(crate) use proof::refuse;
 pub use training::{TrainingPlan, Warmup};
 
-use crate::Environment;
-use crate::fault::{BadInput, Fault};
+use crate::fault::{BadInput, Failure, Fault};
 use crate::recipe::RecipeFile;
+use crate::repositories::{FindError, Repositories, UsedRepository};
 
 /// What will run.
 #[derive(Debug, Serialize)]
@@ -49,37 +48,53 @@ pub struct Plan {
     pub training: TrainingPlan,
     /// What is written.
     pub output: OutputPlan,
+    /// Repositories of the Hub that it uses, each at the commit that was found.
+    pub repositories: Vec<UsedRepository>,
 }
 
 impl Plan {
-    /// Decides everything that the recipe leaves open.
+    /// Decides everything that the recipe leaves open, and fetches what it names on the Hub.
     ///
     /// # Errors
     /// Everything that contradicts something else, every module that the model does not have and every file that is
-    /// not there, all at once.
-    pub fn resolve(file: &RecipeFile, environment: &Environment) -> Result<Self, BadInput> {
-        let mut decider = Decider { file, environment, faults: Vec::new() };
+    /// not there, all at once. Where only the connection or the disk is at fault, it is no bad input.
+    pub(crate) fn resolve(file: &RecipeFile, repositories: &Repositories) -> Result<Self, Failure> {
+        let mut decider = Decider { file, repositories, faults: Vec::new(), outside: 0 };
         let training = training::decide(&mut decider);
         let device = device::decide(&mut decider);
-        let model = model::decide(&mut decider, device);
-        let adapter = adapter::decide(&mut decider, model.as_ref());
-        let data = data::decide(&mut decider, model.as_ref());
-        let output = output::decide(&mut decider, model.as_ref());
-        let faults = decider.faults;
+        let sources = data::find(&mut decider);
+        let described = model::describe(&mut decider);
+        let config = described.as_ref().and_then(|described| described.config.as_ref());
+        let adapter = adapter::decide(&mut decider, config);
+        let data = data::decide(&mut decider, sources, config);
+        let output = output::decide(&mut decider, described.as_ref().map(|described| described.folder.as_path()));
+        // The weights last: they are not fetched for a recipe that is wrong.
+        let model = described.and_then(|described| model::decide(&mut decider, described, device));
+        let Decider { mut faults, outside, .. } = decider;
         match (model, adapter, data, training, output) {
             (Some(model), Some(adapter), Some(data), Some(training), Some(output)) if faults.is_empty() => {
-                Ok(Self { name: file.name.clone(), model, adapter, data, training, output })
+                let repositories = repositories.used();
+                Ok(Self { name: file.name.clone(), model, adapter, data, training, output, repositories })
             }
-            _ => Err(BadInput { sources: file.sources.clone(), faults }),
+            _ if outside == 1 && faults.len() == 1 => Err(Failure::Failed(faults.remove(0))),
+            _ => Err(BadInput { sources: file.sources.clone(), faults }.into()),
         }
+    }
+
+    /// How a dataset's path or a model's folder is called: by its repository where it is one's.
+    pub(crate) fn label(&self, path: &Path) -> Option<String> {
+        let of = self.repositories.iter().find(|used| path.starts_with(&used.folder))?;
+        Some(of.repository.name.clone())
     }
 }
 
 /// A recipe on its way to a plan.
 struct Decider<'a> {
     file: &'a RecipeFile,
-    environment: &'a Environment,
+    repositories: &'a Repositories,
     faults: Vec<Fault>,
+    /// How many of the faults are not in the recipe: no connection, no room.
+    outside: usize,
 }
 
 impl Decider<'_> {
@@ -111,8 +126,10 @@ impl Decider<'_> {
         if self.file.folder == here { vec![here] } else { vec![self.file.folder.clone(), here] }
     }
 
-    fn hub_places(&self) -> hub::Places {
-        hub::Places { roots: self.roots(), cache: self.environment.hub_cache.clone() }
+    /// Notes why a reference at a key led to nothing.
+    fn not_found(&mut self, key: &str, error: &FindError) {
+        self.outside += usize::from(error.is_outside());
+        self.fault(key, format!("`{key}`: {}", error.what()), error.help());
     }
 
     /// An existing path, looked up in the recipe's folder and then in the working directory; `exists` is asked.
@@ -136,12 +153,7 @@ impl Decider<'_> {
             Ok(found) => Some(found),
             Err(looked_at) => {
                 let places: Vec<String> = looked_at.iter().map(|path| format!("`{}`", path.display())).collect();
-                // A name as the Hub has them: one slash, no ending.
-                let is_hub_name = path.split('/').count() == 2 && !path.starts_with('.') && !path.contains(".json");
-                let help = match is_hub_name {
-                    true => "only local files are read for now: download it once and give its path",
-                    false => "relative paths start from the recipe's folder, then from the working directory",
-                };
+                let help = "relative paths start from the recipe's folder, then from the working directory";
                 self.fault(key, format!("`{key}`: there is no {}", places.join(" and no ")), help);
                 None
             }

@@ -34,7 +34,7 @@ pub use schema::{json_schema, markdown};
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// The model to start from: a folder with `config.json`, `tokenizer.json` and safetensors, a `.gguf` file, or its
-    /// name on the Hugging Face Hub (`org/model`) if it is in the local cache.
+    /// name on the Hugging Face Hub (`org/model`, `org/model@revision`).
     pub base_model: String,
     /// Branch, tag or commit of a `base_model` on the Hub.
     #[serde(skip_serializing_if = "Option::is_none")]

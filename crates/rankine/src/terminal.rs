@@ -4,6 +4,7 @@ pub(crate) mod numbers;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod training;
+pub(crate) mod transfer;
 
 use std::io::{self, Write};
 

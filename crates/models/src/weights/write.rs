@@ -42,6 +42,7 @@ pub struct WeightWriter {
     folder: PathBuf,
     files: Vec<PlannedFile>,
     total: u64,
+    metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -75,7 +76,15 @@ impl WeightWriter {
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
         let files = groups.into_iter().enumerate().map(|(i, tensors)| PlannedFile { name: name(i), tensors }).collect();
-        Ok(Self { folder: folder.to_owned(), files, total })
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        Ok(Self { folder: folder.to_owned(), files, total, metadata })
+    }
+
+    /// The same files with this `__metadata__` instead of the usual one.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: BTreeMap<String, String>) -> Self {
+        self.metadata = metadata;
+        self
     }
 
     /// Bytes of all tensors.
@@ -94,12 +103,11 @@ impl WeightWriter {
         self,
         mut produce: impl FnMut(&PlannedTensor, &mut TensorSink<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let mut progress = Progress { needed: self.total, written: 0 };
         let mut whole = Vec::new();
         for file in &self.files {
             let path = self.folder.join(&file.name);
-            whole.push(write_file(&path, &metadata, &file.tensors, &mut progress, &mut produce)?);
+            whole.push(write_file(&path, &self.metadata, &file.tensors, &mut progress, &mut produce)?);
         }
         let mut published = Vec::new();
         for part in whole {

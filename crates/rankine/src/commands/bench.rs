@@ -17,6 +17,7 @@ use crate::cli::BenchArgs;
 use crate::fault::{Failure, Fault};
 use crate::plan::{DevicePlan, Plan, held_dtype};
 use crate::recipe::{self, BaseCompute};
+use crate::repositories::Repositories;
 use crate::terminal::{self, note, numbers, table};
 
 /// Times optimizer steps over random full sequences, every token trained on.
@@ -91,7 +92,7 @@ impl Subject {
         let is_recipe = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
         if is_recipe {
             let file = recipe::read(&PathBuf::from(&args.subject), &args.sets)?;
-            let plan = Plan::resolve(&file, environment)?;
+            let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
             let model = super::train::load(&plan)?;
             return Ok(Self::with(
                 args,

@@ -16,6 +16,7 @@ use crate::cli::{DataArgs, DataCommand};
 use crate::fault::{Failure, Fault};
 use crate::plan::{Plan, data_failure};
 use crate::recipe;
+use crate::repositories::Repositories;
 use crate::terminal::numbers::counted;
 use crate::terminal::{self, note, progress};
 use report::Report;
@@ -32,7 +33,7 @@ pub fn run(args: &DataArgs, environment: &Environment) -> Result<(), Failure> {
         return Err(Failure::bad_input(Fault::new("no recipe is given").help("`rankine data RECIPE`")));
     };
     let file = recipe::read(path, &args.sets)?;
-    let plan = Plan::resolve(&file, environment)?;
+    let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
     if let Some(html) = &args.html {
         refuse_other_file(html)?;
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rankine_data::TextTokenizer;
-use rankine_hub as hub;
+use rankine_hub::ModelPart;
 use rankine_models::adapter_file::read_adapter;
 use rankine_models::generate::{GenerateConfig, eos_token_ids};
 use rankine_models::model::Model;
@@ -18,6 +18,7 @@ use crate::base;
 use crate::cli::{ModelArgs, SamplingArgs};
 use crate::fault::{BadInput, Failure, Fault, chain};
 use crate::plan::{DevicePlan, data_failure, held_dtype, trained_model};
+use crate::repositories::Repositories;
 use crate::terminal::{note, numbers};
 
 /// A model that is ready to run.
@@ -71,12 +72,11 @@ pub(crate) fn adapter_folder(path: &Path) -> PathBuf {
     if !is_adapter(path) && is_adapter(&inner) { inner } else { path.to_owned() }
 }
 
-/// The folder of a model: local, or in the Hugging Face cache.
+/// The folder of a model: local, or fetched from the Hub.
 pub(crate) fn find_model(reference: &str, environment: &Environment) -> Result<PathBuf, Failure> {
-    let places = hub::Places { roots: vec![PathBuf::from(".")], cache: environment.hub_cache.clone() };
-    let found = hub::resolve_model(reference, None, &places);
-    let folder = found.map_err(|error| Failure::bad_input(Fault::new(error.to_string()).help(error.help())))?;
-    Ok(trained_model(folder))
+    let repositories = Repositories::new(environment, false)?;
+    let found = repositories.model(reference, None, &[PathBuf::from(".")], ModelPart::Whole);
+    Ok(trained_model(found.map_err(|error| error.failure())?.folder))
 }
 
 /// The tokens that end a generation: those of the model's folder, and the tokenizer's own end of text.

@@ -5,8 +5,10 @@ use serde_json::json;
 use crate::Environment;
 use crate::cli::PlanArgs;
 use crate::fault::{Failure, Fault};
+use crate::lock;
 use crate::plan::Plan;
 use crate::recipe;
+use crate::repositories::Repositories;
 use crate::terminal::numbers::counted;
 use crate::terminal::{self, note, progress};
 
@@ -16,9 +18,13 @@ use crate::terminal::{self, note, progress};
 /// Whatever keeps the recipe from running.
 pub fn run(args: &PlanArgs, environment: &Environment) -> Result<(), Failure> {
     let file = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
-    let plan = Plan::resolve(&file, environment)?;
+    let repositories = lock::repositories(&file, args.recipe.locked, Repositories::new(environment, args.json)?)?;
+    let plan = Plan::resolve(&file, &repositories)?;
     let prepared =
         progress::counting("tokenising", "records", args.json, |progress| plan.prepare(&environment.cache, progress))?;
+    if args.recipe.locked {
+        lock::check(&file, &plan, &prepared)?;
+    }
     if args.json {
         let mut json = plan.to_json(&prepared.forecast);
         json["checks"] = json!(prepared.proof.findings);

@@ -25,8 +25,10 @@ use super::open::{self, chat_ids, input, prompt_ids, stop_tokens};
 use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
+use crate::lock::{self, Provenance};
 use crate::plan::{Forecast, Plan, Prepared, is_chat, refuse};
 use crate::recipe::{self, BaseCompute};
+use crate::repositories::Repositories;
 use crate::terminal::training::Reporter;
 use crate::terminal::{self, note, numbers, progress};
 
@@ -44,12 +46,17 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if args.resume {
         file.recipe.resume = Some(true);
     }
-    let plan = Plan::resolve(&file, environment)?;
-    folder::refuse_occupied(&plan, args.overwrite)?;
     let talks = !args.json && !args.quiet;
+    let repositories = lock::repositories(&file, args.recipe.locked, Repositories::new(environment, !talks)?)?;
+    let plan = Plan::resolve(&file, &repositories)?;
+    folder::refuse_occupied(&plan, args.overwrite)?;
     let prepared =
         progress::counting("tokenising", "records", !talks, |progress| plan.prepare(&environment.cache, progress))?;
     refuse(&prepared.proof, &file.sources)?;
+    let provenance = match args.recipe.locked {
+        true => lock::check(&file, &plan, &prepared)?,
+        false => lock::update(&file, &plan, &prepared, !talks)?,
+    };
     if talks {
         summary::introduce(&plan, &prepared);
     }
@@ -66,11 +73,13 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if !plan.output.resume {
         folder::write_run_files(&plan, &prepared.forecast, &file.recipe)?;
     }
-    Run { plan, args }.go(model, prepared)
+    folder::write_provenance(&plan, &provenance)?;
+    Run { plan, provenance, args }.go(model, prepared)
 }
 
 struct Run<'a> {
     plan: Plan,
+    provenance: Provenance,
     args: &'a TrainArgs,
 }
 
@@ -146,7 +155,7 @@ impl Run<'_> {
         }
         // Exports load models of their own.
         drop(model);
-        let facts = summary::facts(plan, &forecast, &outcome);
+        let facts = summary::facts(plan, &forecast, &outcome, &self.provenance);
         // An exported folder renders conversations as they were rendered in training.
         let template = tokenizer.chat_template().filter(|_| plan.data.chat_template.is_some());
         let template = template.map(|template| template.source());

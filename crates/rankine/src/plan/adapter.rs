@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use rankine_models::adapter_file::AdapterFile;
 use rankine_models::attach::{AdapterLayout, LayoutError, Tying};
+use rankine_models::config::DecoderConfig;
 use rankine_nn::lora::{AdapterKind, LoraConfig, TargetModules};
 use rankine_nn::target::TargetFault;
 use serde::Serialize;
 
-use super::{Decider, ModelPlan};
+use super::Decider;
 use crate::fault::chain;
 
 /// What is trained.
@@ -27,14 +28,14 @@ pub struct AdapterPlan {
     pub layout: AdapterLayout,
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Option<AdapterPlan> {
+pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&DecoderConfig>) -> Option<AdapterPlan> {
     let recipe = &decider.file.recipe;
     let kind = recipe.adapter.unwrap_or_default();
     if kind == AdapterKind::Full {
         for key in ["lora", "adapter_path", "loraplus_lr_ratio"] {
             decider.without(key, "`adapter: full` trains the model itself and adds nothing to it");
         }
-        let layout = AdapterLayout::resolve(&model?.config, kind, &LoraConfig::default(), Tying::Kept).ok()?;
+        let layout = AdapterLayout::resolve(model?, kind, &LoraConfig::default(), Tying::Kept).ok()?;
         let trained_parameters = layout.trained_parameters();
         return Some(AdapterPlan { kind, lora: None, adapter_path: None, trained_parameters, layout });
     }
@@ -54,7 +55,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
         }
         return None;
     };
-    match AdapterLayout::resolve(&model.config, kind, &lora, tying) {
+    match AdapterLayout::resolve(model, kind, &lora, tying) {
         Ok(layout) => {
             let trained_parameters = layout.trained_parameters();
             Some(AdapterPlan { kind, lora: Some(lora), adapter_path, trained_parameters, layout })

@@ -1,12 +1,14 @@
 //! What is trained on: files that are there, and how their records become tokens.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
+use rankine_models::config::DecoderConfig;
 use serde::Serialize;
 
-use super::{Decider, ModelPlan, defaults};
+use super::{Decider, defaults};
+use crate::repositories::may_be_dataset;
 
 /// What is trained on. Paths are as they were found.
 #[derive(Debug, Serialize)]
@@ -43,25 +45,41 @@ pub enum Validation {
     Datasets(Vec<DatasetConfig>),
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Option<DataPlan> {
+/// Files and folders that are there.
+pub(super) struct Sources {
+    datasets: Vec<DatasetConfig>,
+    val_datasets: Option<Vec<DatasetConfig>>,
+    /// Whether everything was found.
+    all: bool,
+}
+
+/// Looks every dataset up.
+pub(super) fn find(decider: &mut Decider<'_>) -> Sources {
+    let faults = decider.faults.len();
+    let (datasets, val_datasets) = (decider.file.recipe.datasets.clone(), decider.file.recipe.val_datasets.clone());
+    let datasets = find_all(decider, "datasets", datasets);
+    let val_datasets = val_datasets.map(|datasets| find_all(decider, "val_datasets", datasets));
+    Sources { datasets, val_datasets, all: decider.faults.len() == faults }
+}
+
+pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<&DecoderConfig>) -> Option<DataPlan> {
     let faults = decider.faults.len();
     let recipe = decider.file.recipe.clone();
     if recipe.datasets.is_empty() {
         decider.fault("datasets", "`datasets` is empty", "name at least one: `datasets: [{path: train.jsonl}]`");
     }
-    let datasets = find_all(decider, "datasets", recipe.datasets);
-    let validation = match (recipe.val_size, recipe.val_datasets) {
+    let validation = match (recipe.val_size, sources.val_datasets) {
         (Some(_), Some(datasets)) => {
             let what = "`val_size` and `val_datasets` both say what to validate on";
             decider.fault("val_size", what, "leave one of the two out");
-            Validation::Datasets(find_all(decider, "val_datasets", datasets))
+            Validation::Datasets(datasets)
         }
         (None | Some(ValSize::Count(0)), None) => Validation::None,
         (Some(size), None) => Validation::Part(size),
         (None, Some(datasets)) if datasets.is_empty() => Validation::None,
-        (None, Some(datasets)) => Validation::Datasets(find_all(decider, "val_datasets", datasets)),
+        (None, Some(datasets)) => Validation::Datasets(datasets),
     };
-    let limit = model.map(|model| model.config.max_position_embeddings);
+    let limit = model.map(|model| model.max_position_embeddings);
     let max_seq_len = recipe.max_seq_len.unwrap_or_else(|| limit.unwrap_or(usize::MAX).min(defaults::MAX_SEQ_LEN));
     if let Some(limit) = limit.filter(|limit| max_seq_len > *limit) {
         let what = format!("`max_seq_len` is {max_seq_len}, and the model was made for {limit} tokens");
@@ -69,8 +87,8 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
     }
     let max_truncated_share = recipe.max_truncated_share.unwrap_or(defaults::MAX_TRUNCATED_SHARE);
     let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
-    (decider.faults.len() == faults).then_some(DataPlan {
-        datasets,
+    (sources.all && decider.faults.len() == faults).then_some(DataPlan {
+        datasets: sources.datasets,
         validation,
         max_seq_len,
         packing: recipe.packing.unwrap_or(defaults::PACKING),
@@ -92,11 +110,29 @@ fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfi
         if dataset.max_records == Some(0) {
             decider.check(false, &format!("{path}.max_records"), 0.0, "at least 1");
         }
-        if let Some(found) = decider.find_or_fault(&format!("{path}.path"), &dataset.path, exists) {
+        if let Some(found) = find_one(decider, &format!("{path}.path"), &dataset.path) {
             dataset.path = found.to_string_lossy().into_owned();
         }
     }
     datasets
+}
+
+/// A local path, or the folder of a dataset on the Hub.
+fn find_one(decider: &mut Decider<'_>, key: &str, path: &str) -> Option<PathBuf> {
+    if !may_be_dataset(path) || decider.find(path, exists).is_ok() {
+        return decider.find_or_fault(key, path, exists);
+    }
+    // Nothing is fetched for a recipe that is wrong already.
+    if !decider.faults.is_empty() {
+        return None;
+    }
+    match decider.repositories.dataset(path, &decider.roots()) {
+        Ok(found) => Some(found.folder),
+        Err(error) => {
+            decider.not_found(key, &error);
+            None
+        }
+    }
 }
 
 /// A file or folder; of a pattern, the folder that it starts from.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rankine_hub as hub;
+use rankine_hub::{ModelPart, split_revision};
 use rankine_models::companions::Companions;
 use rankine_models::config::DecoderConfig;
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
@@ -13,6 +13,7 @@ use super::device::{self, Backend, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
 use crate::recipe::BaseCompute;
+use crate::repositories::Found;
 
 /// The base model.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,8 @@ pub struct ModelPlan {
     pub reference: String,
     /// Branch, tag or commit, where one was asked for.
     pub revision: Option<String>,
+    /// The commit that was found, where it is a repository of the Hub.
+    pub commit: Option<String>,
     /// Its files.
     pub folder: PathBuf,
     /// Whether the reference is a folder; else it is a name on the Hub.
@@ -53,25 +56,40 @@ pub struct ModelPlan {
 impl ModelPlan {
     /// The name by which another program finds it: the Hub's, or the folder.
     pub fn name(&self) -> String {
-        if self.local { self.folder.display().to_string() } else { self.reference.clone() }
+        if self.local { self.folder.display().to_string() } else { split_revision(&self.reference).0.to_owned() }
+    }
+
+    /// What another command is given to use the same model.
+    pub(crate) fn again(&self) -> String {
+        match &self.commit {
+            Some(commit) => format!("{}@{commit}", self.name()),
+            None => self.folder.display().to_string(),
+        }
     }
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> Option<ModelPlan> {
+/// What is known of a model before its weights are looked at.
+pub(super) struct Described {
+    reference: String,
+    revision: Option<String>,
+    commit: Option<String>,
+    pub(super) folder: PathBuf,
+    /// `None` where it cannot be read, which is noted.
+    pub(super) config: Option<DecoderConfig>,
+}
+
+/// Finds the model; of a repository everything but the weights is fetched.
+pub(super) fn describe(decider: &mut Decider<'_>) -> Option<Described> {
     let recipe = &decider.file.recipe;
     let (reference, revision) = (recipe.base_model.clone(), recipe.revision.clone());
     if reference.trim().is_empty() {
         decider.fault("base_model", "`base_model` is empty", "give a model folder or the name of a model");
         return None;
     }
-    let folder = match hub::resolve_model(&reference, revision.as_deref(), &decider.hub_places()) {
-        Ok(folder) => tidy(&trained_model(folder)),
-        Err(error) => {
-            let key = if matches!(error, hub::HubError::BadRevision { .. }) { "revision" } else { "base_model" };
-            decider.fault(key, format!("`{key}`: {error}"), error.help());
-            return None;
-        }
-    };
+    let found = find(decider, &reference, revision.as_deref(), ModelPart::Description)?;
+    let commit = found.repository.map(|used| used.commit);
+    // A repository's folder is a snapshot, which is the model.
+    let folder = if commit.is_some() { found.folder } else { tidy(&trained_model(found.folder)) };
     let has_any =
         ["config.json", "tokenizer.json", SINGLE_FILE, INDEX_FILE].iter().any(|name| folder.join(name).is_file());
     let companions = match Companions::of(&folder) {
@@ -87,8 +105,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         decider.fault("base_model", what, "a model folder holds config.json, tokenizer.json and safetensors files");
         return None;
     }
-    let local = decider.find(&reference, Path::exists).is_ok();
-    if revision.is_some() && local {
+    if revision.is_some() && commit.is_none() {
         let what = if folder.is_file() { "file" } else { "folder" };
         decider.without("revision", &format!("`base_model` is a local {what}, which has no revisions"));
     }
@@ -115,6 +132,18 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
             None
         }
     };
+    Some(Described { reference, revision, commit, folder, config })
+}
+
+/// Looks at the weights, which of a repository are fetched now, if nothing speaks against the run.
+pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Option<DevicePlan>) -> Option<ModelPlan> {
+    let Described { reference, revision, commit, folder, config } = described;
+    if commit.is_some() {
+        if !decider.faults.is_empty() {
+            return None;
+        }
+        find(decider, &reference, revision.as_deref(), ModelPart::Whole)?;
+    }
     let files = match WeightFiles::open(&folder) {
         Ok(files) => Some(files),
         Err(error) => {
@@ -124,14 +153,14 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     };
     let (config, files) = (config?, files?);
     let stored_dtype = usual_dtype(&files);
-    // A device or type with a fault is noted; the model's shape is still needed to find the other faults.
+    // A device or type with a fault is noted; the rest is still looked at.
     let device = device.unwrap_or(DevicePlan::CPU);
-    let dtype =
-        device.dtype(recipe.dtype.unwrap_or_default(), held_dtype(&files, device)).unwrap_or_else(|(what, help)| {
-            decider.fault("dtype", format!("`dtype`: {what}"), help);
-            stored_dtype
-        });
-    let asked = recipe.base_compute.unwrap_or_default();
+    let dtype = device.dtype(decider.file.recipe.dtype.unwrap_or_default(), held_dtype(&files, device));
+    let dtype = dtype.unwrap_or_else(|(what, help)| {
+        decider.fault("dtype", format!("`dtype`: {what}"), help);
+        stored_dtype
+    });
+    let asked = decider.file.recipe.base_compute.unwrap_or_default();
     let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
         decider.fault("base_compute", format!("`base_compute`: {what}"), help);
         asked
@@ -140,7 +169,8 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
     Some(ModelPlan {
         reference,
         revision,
-        local,
+        local: commit.is_none(),
+        commit,
         model_type: config.model_type.clone(),
         parameters: config.parameters(),
         weight_files: names.map(|name| name.to_string_lossy().into_owned()).collect(),
@@ -153,6 +183,17 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
         config,
         folder,
     })
+}
+
+fn find(decider: &mut Decider<'_>, reference: &str, revision: Option<&str>, part: ModelPart) -> Option<Found> {
+    match decider.repositories.model(reference, revision, &decider.roots(), part) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            let about_revision = error.is_about_revision() && decider.file.has("revision");
+            decider.not_found(if about_revision { "revision" } else { "base_model" }, &error);
+            None
+        }
+    }
 }
 
 /// The folder itself; of a run that trained a whole model, the model in it.

@@ -9,7 +9,7 @@ use rankine_train::checkpoint::Checkpoint;
 use serde::{Serialize, Serializer};
 
 use super::device::{dtype_name, stored_dtype};
-use super::{Decider, ModelPlan, defaults};
+use super::{Decider, defaults};
 
 /// What is written, and where.
 #[derive(Debug, Serialize)]
@@ -44,7 +44,7 @@ pub(crate) fn holds_run(folder: &Path) -> bool {
     begun || !Checkpoint::list(folder).is_empty()
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Option<OutputPlan> {
+pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<OutputPlan> {
     let recipe = decider.file.recipe.clone();
     let output_dir = match recipe.output_dir.as_deref() {
         Some("") => {
@@ -59,7 +59,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
     }
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if let Some(model) = model
-        && same(&output_dir, &model.folder)
+        && same(&output_dir, model)
     {
         decider.fault("output_dir", "`output_dir` is the base model's own folder", "give another folder");
     }
@@ -92,7 +92,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&ModelPlan>) -> Op
             decider.fault(&path, what, "give another `out`");
         }
         if let Some(model) = model
-            && same(&out, &model.folder)
+            && same(&out, model)
         {
             decider.fault(&path, format!("`{path}.out` is the base model's own folder"), "give another folder");
         }

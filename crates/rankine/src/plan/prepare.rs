@@ -62,7 +62,7 @@ pub struct Forecast {
 /// One dataset as it was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct DatasetForecast {
-    /// As the plan has it.
+    /// As the plan has it; the name of a dataset on the Hub.
     pub path: String,
     /// The files that were read.
     pub files: Vec<PathBuf>,
@@ -90,6 +90,9 @@ impl Plan {
             Validation::Datasets(configs) => read_all(configs, true, &mut forecasts)?,
             Validation::None | Validation::Part(_) => Vec::new(),
         };
+        for forecast in &mut forecasts {
+            forecast.path = self.label(Path::new(&forecast.path)).unwrap_or_else(|| forecast.path.clone());
+        }
         let config = self.tokenize_config();
         let tokenized = |datasets: &[Dataset]| -> Result<Tokenized, Failure> {
             let (tokenized, _) =

@@ -47,10 +47,10 @@ impl Plan {
     fn model_rows(&self, row: &mut impl FnMut(&str, String)) {
         let model = &self.model;
         let config = &model.config;
-        row(
-            "model",
-            format!("{} ({}, {} parameters)", model.folder.display(), model.model_type, count(model.parameters)),
-        );
+        row("model", format!("{} ({}, {} parameters)", model.name(), model.model_type, count(model.parameters)));
+        if let Some(commit) = &model.commit {
+            row("", format!("commit {commit}, in {}", model.folder.display()));
+        }
         let files = match model.weight_files.as_slice() {
             [one] => one.clone(),
             several => format!("{} shards", several.len()),

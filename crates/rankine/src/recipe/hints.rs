@@ -263,7 +263,7 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (
         &["push_to_hub", "hub_*", "push_dataset_to_hub"],
-        "uploading is not supported yet; `output_dir/adapter` is a folder that the Hub takes",
+        "`rankine push RUN org/name` uploads what a run left, once it is done",
     ),
     (
         &["save_strategy", "save_only_model", "save_safetensors"],

@@ -7,6 +7,7 @@ use rankine_train::checkpoint::{self, Checkpoint};
 use serde_json::json;
 
 use crate::fault::{Failure, Fault};
+use crate::lock::Provenance;
 use crate::plan::{Forecast, Plan};
 use crate::recipe::Recipe;
 
@@ -48,6 +49,12 @@ pub(super) fn write_run_files(plan: &Plan, forecast: &Forecast, recipe: &Recipe)
         fs::write(&path, format!("{value:#}\n")).map_err(|error| failed_at(&path, &error))?;
     }
     Ok(())
+}
+
+/// `provenance.json` in the run's folder: exactly what went in.
+pub(super) fn write_provenance(plan: &Plan, provenance: &Provenance) -> Result<(), Failure> {
+    let path = plan.output.output_dir.join("provenance.json");
+    fs::write(&path, format!("{:#}\n", json!(provenance))).map_err(|error| failed_at(&path, &error))
 }
 
 /// A file of the run that cannot be written.

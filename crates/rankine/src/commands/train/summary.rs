@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Sample;
 use crate::commands::export::Exported;
+use crate::lock::Provenance;
 use crate::plan::{DatasetForecast, Forecast, Plan, Prepared};
 use crate::terminal::note;
 use crate::terminal::numbers::{count, counted, percent};
@@ -23,7 +24,7 @@ pub(super) fn introduce(plan: &Plan, prepared: &Prepared) {
     note(&format!(
         "{} on {}: {} trained parameters ({} of {})",
         plan.name,
-        plan.model.folder.display(),
+        plan.model.name(),
         count(trained),
         percent(trained, plan.model.parameters),
         count(plan.model.parameters)
@@ -81,7 +82,7 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome, samples: &[Sample], export
     }
     let run = match plan.adapter.kind {
         AdapterKind::Full => format!("rankine generate {adapter} --prompt \"...\""),
-        _ => format!("rankine generate {} --adapter {adapter} --prompt \"...\"", plan.model.folder.display()),
+        _ => format!("rankine generate {} --adapter {adapter} --prompt \"...\"", plan.model.again()),
     };
     text.push_str(&format!("try it: {run}\n"));
     text
@@ -107,10 +108,14 @@ fn evaluation(outcome: &Outcome) -> Option<Evaluation> {
 }
 
 /// What the cards say of the run.
-pub(super) fn facts(plan: &Plan, forecast: &Forecast, outcome: &Outcome) -> CardFacts {
+pub(super) fn facts(plan: &Plan, forecast: &Forecast, outcome: &Outcome, provenance: &Provenance) -> CardFacts {
     let trained_on = forecast.datasets.iter().filter(|dataset| !dataset.validation);
+    let is_repository = |name: &str| plan.repositories.iter().any(|used| used.repository.name == name);
     let dataset = |dataset: &DatasetForecast| DatasetFacts {
-        name: Path::new(&dataset.path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: match is_repository(&dataset.path) {
+            true => dataset.path.clone(),
+            false => Path::new(&dataset.path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        },
         records: dataset.records as u64,
     };
     CardFacts {
@@ -124,5 +129,6 @@ pub(super) fn facts(plan: &Plan, forecast: &Forecast, outcome: &Outcome) -> Card
         eval_loss_before: outcome.baseline.map(|evaluation| evaluation.loss),
         eval_loss: evaluation(outcome).map(|evaluation| evaluation.loss),
         figures: Vec::new(),
+        provenance: provenance.facts(),
     }
 }
