@@ -114,8 +114,9 @@ pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).map_err(HubError::io(parent, "create"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Two programs may do this at the same time, each with its own part file.
-    let part = path.with_file_name(format!("{name}.{}.tmp", std::process::id()));
+    // Two programs or threads may do this at the same time, each with its own part file.
+    let thread: String = format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();
+    let part = path.with_file_name(format!("{name}.{}-{thread}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
         let mut file = fs::File::create(&part)?;
         file.write_all(bytes)?;
