@@ -5,13 +5,13 @@ use std::path::Path;
 use rankine_nn::parameter::Pass;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, Tokens, to_host};
 use crate::weights::{WeightsError, write_aside};
 
 /// The difference between two models over some documents.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     /// The largest difference of one logit.
     pub max_abs: f32,

@@ -6,7 +6,6 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport};
-use rankine_models::drift::Drift;
 use rankine_models::weights::WeightsError;
 use serde::Serialize;
 
@@ -14,7 +13,7 @@ use crate::Environment;
 use crate::cli::ExportArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::{DevicePlan, stored_dtype};
-use crate::terminal::{self, progress};
+use crate::terminal::{self, note, progress};
 
 pub(crate) use proof::{Proof, Reference};
 pub(crate) use source::{Finished, Source};
@@ -78,8 +77,6 @@ pub(crate) struct Exported {
     pub(crate) report: ExportReport,
     /// Where.
     pub(crate) out: PathBuf,
-    /// How far it is from base and adapter.
-    pub(crate) drift: Option<Drift>,
 }
 
 impl Export<'_> {
@@ -98,18 +95,21 @@ impl Export<'_> {
         });
         let written = written.map_err(|error| export_failure(&error))?;
         let drift = match self.reference {
-            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(written.path())?),
+            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(&written)?),
             None => None,
         };
-        let report = written.publish().map_err(|error| export_failure(&error))?;
-        Ok(Exported { report, out: self.out.to_owned(), drift })
+        let report = written.publish(drift).map_err(|error| export_failure(&error))?;
+        if !self.quiet {
+            report.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+        }
+        Ok(Exported { report, out: self.out.to_owned() })
     }
 }
 
 impl Exported {
     /// What was made, in a line.
     pub(crate) fn line(&self) -> String {
-        let drift = self.drift.map_or(String::new(), |drift| {
+        let drift = self.report.drift.map_or(String::new(), |drift| {
             format!(
                 "; largest difference of a logit from base and adapter: {:.2e} (the largest logit is {:.1})",
                 drift.max_abs, drift.max_logit
@@ -153,6 +153,10 @@ pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
         | E::Weights(W::NoWeights { .. } | W::PickleOnly { .. } | W::Unreadable { .. } | W::Gguf(_))
         | E::Mismatch { .. }
         | E::NoAdapter
+        | E::NotPortable { .. }
+        | E::Rules { .. }
+        | E::Spelling { .. }
+        | E::Json { .. }
         | E::Setting { .. }
         | E::Occupied { .. }
         | E::Overlap { .. }

@@ -3,11 +3,12 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use rankine_export::{ExportConfig, Form};
+use rankine_export::{ExportConfig, ReadBack, WrittenExport};
 use rankine_models::drift::{Drift, Logits};
 use rankine_models::model::Model;
 use rankine_models::weights::StoredDtype;
 
+use super::export_failure;
 use crate::commands::open;
 use crate::fault::{Failure, Fault};
 use crate::plan::DevicePlan;
@@ -58,14 +59,16 @@ pub(crate) struct Proof<'a> {
 
 impl Proof<'_> {
     /// Compares what `written` holds with the reference, both in f32.
-    pub(crate) fn check(&self, written: &Path) -> Result<Drift, Failure> {
+    pub(crate) fn check(&self, written: &WrittenExport) -> Result<Drift, Failure> {
         let reference = self.reference;
         let expected = reference.logits()?;
-        let (model, dtype) = match self.config.form() {
-            Form::Model => (reference.load(written)?, self.written_dtype()),
-            Form::Adapter | Form::MlxAdapter => {
+        let (model, dtype) = match written.read_back().map_err(|error| export_failure(&error))? {
+            ReadBack::Model(folder) => (reference.load(&folder)?, self.written_dtype()),
+            ReadBack::Adapter(adapter) => {
                 let mut model = reference.load(reference.base)?;
-                open::attach(&mut model, written)?;
+                model.attach_file(&adapter).map_err(|error| {
+                    Failure::Failed(Fault::new(format!("what was written for {}: {error}", self.out.display())))
+                })?;
                 (model, StoredDtype::F32)
             }
         };
