@@ -349,6 +349,9 @@ pub struct ExportArgs {
     /// What the platform is to call the model. Default: the folder's name.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Do not load and compare what was written: for a model that is larger than memory.
+    #[arg(long)]
+    pub no_proof: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

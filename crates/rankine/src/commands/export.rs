@@ -45,13 +45,23 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
             return Err(Failure::bad_input(fault.help("give `--run RUN`, or `--base MODEL` with `--adapter DIR`")));
         }
     };
-    let exported = source.export(config, &args.out, args.json)?;
+    let proof = if args.no_proof { Comparison::Skipped } else { Comparison::Made };
+    let exported = source.export(config, &args.out, proof, args.json)?;
     if args.json {
         let text =
             serde_json::to_string_pretty(&exported).map_err(|error| Failure::Failed(Fault::new(chain(&error))))?;
         return terminal::print(&format!("{text}\n"));
     }
     terminal::print(&exported.line())
+}
+
+/// Whether an export is compared with base and adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// As always.
+    Made,
+    /// As was asked for: a model that is larger than memory can be merged, and not loaded.
+    Skipped,
 }
 
 /// One export.
@@ -125,7 +135,13 @@ impl Exported {
 
 impl Source {
     /// Makes one export of it.
-    pub(crate) fn export(&self, config: ExportConfig, out: &Path, quiet: bool) -> Result<Exported, Failure> {
+    pub(crate) fn export(
+        &self,
+        config: ExportConfig,
+        out: &Path,
+        comparison: Comparison,
+        quiet: bool,
+    ) -> Result<Exported, Failure> {
         let reference = Reference::new(&self.base, self.adapter.as_deref(), &self.documents, DevicePlan::CPU);
         let export = Export {
             config,
@@ -135,7 +151,7 @@ impl Source {
             out,
             facts: &self.facts,
             chat_template: self.chat_template.as_deref(),
-            reference: Some(&reference),
+            reference: (comparison == Comparison::Made).then_some(&reference),
             quiet,
         };
         export.run()
