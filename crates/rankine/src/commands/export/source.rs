@@ -84,7 +84,7 @@ impl Source {
         let mut source = if model.join("config.json").is_file() && !adapter.is_dir() {
             Self::of_paths(model, None)
         } else if adapter.join("adapter_config.json").is_file() {
-            Self::of_paths(planned_base(&plan["model"], environment)?, Some(adapter))
+            Self::of_paths(planned_base(&plan["plan"]["model"], environment)?, Some(adapter))
         } else {
             let what = format!("{} has neither an adapter nor a model: the run did not end", run.display());
             return refuse(what, "go on with it: `rankine train RECIPE --resume`");
@@ -140,9 +140,14 @@ fn planned_base(model: &Json, environment: &Environment) -> Result<PathBuf, Fail
     if folder.exists() {
         return Ok(folder);
     }
+    if folder.as_os_str().is_empty() {
+        let fault = Fault::new("the run's plan.json does not say what its base model is");
+        return Err(Failure::bad_input(fault.help("give `--base MODEL --adapter RUN/adapter`")));
+    }
     if model["local"] == true {
-        let fault = Fault::new(format!("the run's base model is no longer at {}", folder.display()));
-        return Err(Failure::bad_input(fault.help("give it with `--base MODEL --adapter RUN/adapter`")));
+        let fault = Fault::new(format!("the run's base model is not at {}", folder.display()));
+        let help = "go to the folder that the run was started in, or give `--base MODEL --adapter RUN/adapter`";
+        return Err(Failure::bad_input(fault.help(help)));
     }
     let (name, _) = rankine_hub::split_revision(text("reference"));
     let at = model["commit"].as_str().map_or_else(String::new, |commit| format!("@{commit}"));
