@@ -96,13 +96,17 @@ impl Source {
     }
 
     /// A base by its folder or name, and an adapter.
-    pub(crate) fn of_folders(base: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
-        let base = open::find_model(base, environment)?;
+    pub(crate) fn of_folders(name: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
+        let base = open::find_model(name, environment)?;
         let adapter = adapter.map(open::adapter_folder);
         if let Some(adapter) = &adapter {
             read_config(adapter).map_err(|error| open::input(&error))?;
         }
-        Self::of_paths(base, adapter).with_documents()
+        let mut source = Self::of_paths(base, adapter);
+        if source.adapter.is_none() {
+            source.facts.base_model = Some(rankine_hub::split_revision(name).0.to_owned());
+        }
+        source.with_documents()
     }
 
     fn of_paths(base: PathBuf, adapter: Option<PathBuf>) -> Self {
