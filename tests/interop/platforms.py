@@ -6,6 +6,8 @@ transformers 4.51.3 and `--mlx` one with mlx-lm; without them, their part is lef
 """
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -171,8 +173,25 @@ def check_scripts(case, folder):
     answer = invoke.invoke(client, "arn", "hello", sleep=waits.append)
     sys.stderr = stderr
     check(f"{case}: invoke.py waits three times 15 seconds for a cold model", (answer, waits) == ("yes", [15] * 3), (answer, waits))
-    shell = subprocess.run(["bash", "-n", folder / "deploy/import.sh"])
-    check(f"{case}: import.sh is whole", shell.returncode == 0 and (folder / "deploy/import.sh").stat().st_mode & 0o111)
+    check_import(case, folder)
+
+
+def check_import(case, folder):
+    """import.sh against a stand-in for the AWS CLI: a role that is new, a job that ends well, and one that does not."""
+    for end, code in (("Completed", 0), ("Failed", 1)):
+        with tempfile.TemporaryDirectory() as place:
+            place = pathlib.Path(place)
+            shutil.copy(pathlib.Path(__file__).with_name("aws_stub.sh"), place / "aws")
+            environment = {
+                **os.environ, "PATH": f"{place}:{os.environ['PATH']}", "AWS_LOG": str(place / "log"), "AWS_END": end,
+                "RETRY_SECONDS": "0", "POLL_SECONDS": "0", "BUCKET": "my-bucket", "REGION": "us-east-1",
+            }
+            done = subprocess.run([folder / "deploy/import.sh"], env=environment, capture_output=True, text=True)
+            asked = (place / "log").read_text()
+        said = done.stdout.strip().endswith("imported-model/xyz") if code == 0 else "does not support" in done.stderr
+        placed = "{" not in done.stdout and "ACCOUNT_ID" not in asked and "ROLE_ARN" not in asked and "JOB_NAME" not in asked
+        uri = '"s3Uri":"s3://my-bucket/' in asked and asked.count("create-model-import-job\t") == 3
+        check(f"{case}: import.sh, job {end}", done.returncode == code and said and placed and uri, (done.stdout, done.stderr, asked))
 
 
 def make_model(name, folder):
