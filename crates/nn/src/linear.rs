@@ -25,6 +25,7 @@ pub struct Linear {
 
 /// A linear layer's weight as it is held.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handle; boxed, every use would allocate")]
 pub enum LinearWeight {
     /// Every value, frozen or trained.
     Dense(Parameter<2>),

@@ -175,6 +175,7 @@ pub struct Projection {
 
 /// A weight [out, in] as it is held.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handle; boxed, every use would allocate")]
 pub enum Weight {
     /// Every value.
     Dense(Tensor<2>),
