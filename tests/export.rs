@@ -161,7 +161,7 @@ fn a_folder_that_breaks_rules_is_told_all_of_them() {
     let here = place.path();
     rankine(here, &["check", "base", "--target", "merged"]).ends(0);
     let check = rankine(here, &["check", "base", "--target", "bedrock"]);
-    check.ends(2).says("generation-config-missing").says("tokenizer-config-missing").says("rankine").says("help");
+    check.ends(2).says("generation-config-missing").says("tokenizer-config-missing").says("help: write");
     let check = rankine(here, &["check", "run/adapter", "--target", "vllm", "--json"]);
     check.ends(2);
     let report: Value = serde_json::from_str(&check.stdout).expect("JSON");
