@@ -7,6 +7,7 @@ mod adapter;
 mod data;
 pub mod defaults;
 mod device;
+mod memory;
 mod model;
 mod output;
 mod prepare;

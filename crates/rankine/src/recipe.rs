@@ -161,7 +161,7 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantize>,
     /// Compute activations again in the backward pass instead of keeping them: `none`, `block` (every decoder layer but
-    /// the last) or `every N` (one layer of each N). The
+    /// the last), `auto` (`block` where the memory that is free would not do) or `every N` (one layer of each N). The
     /// numbers stay the same to the bit. On the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "none"))]

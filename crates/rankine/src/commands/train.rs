@@ -60,7 +60,10 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if talks {
         summary::introduce(&plan, &prepared);
     }
-    let mut model = load(&plan)?;
+    if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
+        return Err(Failure::bad_input(fault));
+    }
+    let mut model = load(&plan, prepared.forecast.train.longest.min(plan.data.max_seq_len))?;
     if plan.model.base_compute != BaseCompute::F32 {
         let error = round_base(&mut model, &plan, &prepared);
         if !args.quiet {
@@ -263,15 +266,16 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> String {
     format!("base_compute {way}: the first {records} have a loss of {rounded:.5}, {exact:.5} in f32 ({change:+.3}%)")
 }
 
-/// The base with the plan's adapter on it, multiplied in f32.
-pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
+/// The base with the plan's adapter on it, multiplied in f32, for sequences of at most `longest` tokens.
+pub(super) fn load(plan: &Plan, longest: usize) -> Result<Model, Failure> {
     let model = &plan.model;
     let mut loaded = Model::load(&model.folder, model.form(), &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
-    loaded.set_gradient_checkpointing(|layer| plan.training.gradient_checkpointing.again(layer));
+    let checkpointing = plan.checkpointing(longest);
+    loaded.set_gradient_checkpointing(|layer| checkpointing.again(layer));
     Ok(loaded)
 }
 

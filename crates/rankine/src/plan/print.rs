@@ -6,6 +6,7 @@ use rankine_export::Target;
 use rankine_models::attach::AdapterLayout;
 use rankine_nn::lora::AdapterKind;
 use rankine_train::config::OptimizerKind;
+use rankine_train::memory::MemoryForecast;
 use serde_json::{Value as Json, json};
 
 use super::device::dtype_name;
@@ -41,7 +42,8 @@ impl Plan {
                 })
             })
             .collect();
-        json!({"plan": self, "forecast": forecast, "trained": trained})
+        let memory = self.memory(forecast.train.longest.min(self.data.max_seq_len));
+        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": memory})
     }
 
     fn model_rows(&self, row: &mut impl FnMut(&str, String)) {
@@ -170,8 +172,19 @@ impl Plan {
                 training.gradient_accumulation_steps
             ),
         );
-        if training.gradient_checkpointing != GradientCheckpointing::None {
-            row("", format!("activations computed again: {}", training.gradient_checkpointing));
+        let longest = forecast.train.longest.min(self.data.max_seq_len);
+        let (asked, decided) = (training.gradient_checkpointing, self.checkpointing(longest));
+        if asked != GradientCheckpointing::None {
+            let by = if asked == GradientCheckpointing::Auto { " (auto)" } else { "" };
+            row("", format!("activations computed again: {decided}{by}"));
+        }
+        if let Some(memory) = self.memory(longest) {
+            row("memory", format!("about {} at its peak", bytes(memory.total())));
+            let MemoryForecast { base, trained, optimizer, activations, scratch, program } = memory;
+            let [base, trained, optimizer, activations, scratch, program] =
+                [base, trained, optimizer, activations, scratch, program].map(bytes);
+            row("", format!("base {base}, trained with gradients {trained}, optimizer {optimizer}"));
+            row("", format!("activations {activations}, scratch {scratch}, program {program}"));
         }
         row(
             "learning",

@@ -56,6 +56,8 @@ pub enum GradientCheckpointing {
     Block,
     /// The last of each so many.
     Every(usize),
+    /// None where that fits the memory that is free, else all.
+    Auto,
 }
 
 impl GradientCheckpointing {
@@ -63,6 +65,7 @@ impl GradientCheckpointing {
         match text {
             "none" => Some(Self::None),
             "block" => Some(Self::Block),
+            "auto" => Some(Self::Auto),
             _ => text.strip_prefix("every ")?.trim().parse().ok().filter(|count| *count > 0).map(Self::Every),
         }
     }
@@ -70,7 +73,8 @@ impl GradientCheckpointing {
     /// Whether layer `index` does.
     pub fn again(self, index: usize) -> bool {
         match self {
-            Self::None => false,
+            // `Plan::checkpointing` decides `auto`.
+            Self::None | Self::Auto => false,
             Self::Block => true,
             Self::Every(count) => (index + 1).is_multiple_of(count),
         }
@@ -82,6 +86,7 @@ impl std::fmt::Display for GradientCheckpointing {
         match self {
             Self::None => f.write_str("none"),
             Self::Block => f.write_str("block"),
+            Self::Auto => f.write_str("auto"),
             Self::Every(count) => write!(f, "every {count}"),
         }
     }
@@ -116,8 +121,9 @@ impl Warmup {
 fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> GradientCheckpointing {
     let Some(text) = &decider.file.recipe.gradient_checkpointing else { return GradientCheckpointing::None };
     let Some(found) = GradientCheckpointing::parse(text) else {
-        let what =
-            format!("`gradient_checkpointing` is `{text}`; expected `none`, `block` or `every N` with N of at least 1");
+        let what = format!(
+            "`gradient_checkpointing` is `{text}`; expected `none`, `block`, `auto` or `every N` with N of at least 1"
+        );
         decider.fault("gradient_checkpointing", what, "");
         return GradientCheckpointing::None;
     };
