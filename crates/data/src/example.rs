@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{DataError, Faults};
+use crate::error::{DataError, Fault, Faults};
 use crate::labels::{Made, MadeExample, make};
 use crate::part::{Part, PartCounts};
 use crate::record::{Content, Dataset, Record, RecordSource};
@@ -146,9 +146,8 @@ pub(crate) fn tokenize_leniently(
             read.records.iter().enumerate().map(move |(index, record)| (dataset, index, record))
         })
         .collect();
-    // A missing template is one fault of the model folder, not one of each record.
     if records.iter().any(|(_, _, record)| matches!(record.content, Content::Chat { .. })) {
-        tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
+        check_template(tokenizer)?;
     }
     let done = AtomicUsize::new(0);
     let total = records.len();
@@ -161,7 +160,6 @@ pub(crate) fn tokenize_leniently(
             made
         })
         .collect();
-
     let mut faults = Faults::default();
     let report = TokenizeReport { records: total, ..TokenizeReport::default() };
     let mut tokenized = Tokenized { examples: Vec::with_capacity(total), report, remarks: Vec::new() };
@@ -177,6 +175,70 @@ pub(crate) fn tokenize_leniently(
     }
     faults.into_result()?;
     Ok(tokenized)
+}
+
+/// A missing template is one fault of the model folder, not one of each record.
+pub(crate) fn check_template(tokenizer: &TextTokenizer) -> Result<(), DataError> {
+    tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
+    Ok(())
+}
+
+/// Puts what was made of records together, in their order and batch by batch: cuts, counts and collects faults.
+pub(crate) struct Gathering {
+    config: TokenizeConfig,
+    report: TokenizeReport,
+    faults: Faults,
+}
+
+impl Gathering {
+    pub(crate) fn new(config: TokenizeConfig) -> Self {
+        Self { config, report: TokenizeReport::default(), faults: Faults::default() }
+    }
+
+    /// The examples of a batch, made on all cores, in the order of the records.
+    pub(crate) fn add_batch(
+        &mut self,
+        batch: Vec<Result<Record, Fault>>,
+        dataset: u32,
+        tokenizer: &TextTokenizer,
+    ) -> Vec<Example> {
+        let made: Vec<(Result<Made, Refused>, RecordSource)> = batch
+            .into_par_iter()
+            .with_min_len(16)
+            .map(|record| match record {
+                Ok(record) => (make(&record, dataset, tokenizer, &self.config, false), record.source),
+                Err(fault) => (Err(Refused::Unusable(fault.message)), fault.source),
+            })
+            .collect();
+        let report = std::mem::take(&mut self.report);
+        let mut tokenized = Tokenized { examples: Vec::with_capacity(made.len()), report, remarks: Vec::new() };
+        for (made, source) in made {
+            tokenized.report.records += 1;
+            let mut remark = |kind| Remark { source: source.clone(), dataset, kind };
+            match made {
+                Ok(made) => gather(made, self.config.max_seq_len, &mut remark, &mut tokenized),
+                Err(Refused::Unusable(message) | Refused::NotPrefixStable(message)) => {
+                    self.faults.push(source, message);
+                }
+            }
+        }
+        self.report = tokenized.report;
+        tokenized.examples
+    }
+
+    /// The faults so far, as an error.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        self.faults.clone().into_result()
+    }
+
+    /// What was found, or every fault, or that there is nothing to train on.
+    pub(crate) fn finish(self) -> Result<TokenizeReport, DataError> {
+        self.check()?;
+        match self.report.examples {
+            0 => Err(nothing_trained(&self.report, &self.config)),
+            _ => Ok(self.report),
+        }
+    }
 }
 
 fn gather(made: Made, max_seq_len: usize, remark: &mut impl FnMut(RemarkKind) -> Remark, tokenized: &mut Tokenized) {
