@@ -19,11 +19,6 @@ enum Bound {
 }
 
 impl SplitPart {
-    /// Whether it takes all records.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.from.is_none() && self.to.is_none()
-    }
-
     /// The records that are taken of `total`.
     pub(crate) fn range(&self, total: usize) -> Range<usize> {
         let from = self.from.map_or(0, |bound| bound.place(total));
@@ -157,7 +152,7 @@ mod tests {
         let parts = parse("train[:80%] + validation").unwrap();
         let names: Vec<&str> = parts.iter().map(|part| part.split.as_str()).collect();
         assert_eq!(names, ["train", "validation"]);
-        assert!(!parts[0].is_whole() && parts[1].is_whole());
+        assert_eq!((parts[0].range(10), parts[1].range(10)), (0..8, 0..10));
         assert_eq!(parse("a[5:]").unwrap()[0].fixed_range(), Some(5..usize::MAX));
         assert_eq!(parse("a[-5:]").unwrap()[0].fixed_range(), None);
         for (wrong, expected) in [

@@ -194,6 +194,11 @@ impl TextTokenizer {
         guarded(|| self.tokenizer.decode(ids, skip_special))
     }
 
+    /// Whether texts are encoded the fast way, which gives the same tokens.
+    pub fn is_fast(&self) -> bool {
+        self.fast.is_some()
+    }
+
     /// The tokenizer itself.
     pub fn inner(&self) -> &Tokenizer {
         &self.tokenizer
