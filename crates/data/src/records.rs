@@ -152,7 +152,10 @@ impl Records {
     }
 
     /// About how many records there are: exact of Parquet, by the length of the first ones of other files.
-    pub(crate) fn estimate(&self) -> Result<usize, DataError> {
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn estimate(&self) -> Result<usize, DataError> {
         /// What text is compressed to, about.
         const COMPRESSION: u64 = 4;
         let mut total = 0usize;

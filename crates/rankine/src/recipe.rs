@@ -87,6 +87,15 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::SHUFFLE))]
     pub shuffle: Option<bool>,
+    /// Train while the data is read, without a pass over it first; needs `max_steps`. Records are shuffled and packed
+    /// within blocks of `shuffle_buffer`, and one that cannot be used is only found when its turn comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::STREAMING))]
+    pub streaming: Option<bool>,
+    /// Records of a stream that are in memory, shuffled and packed together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::SHUFFLE_BUFFER))]
+    pub shuffle_buffer: Option<usize>,
 
     /// How often each record is seen; may be a fraction.
     #[serde(skip_serializing_if = "Option::is_none")]

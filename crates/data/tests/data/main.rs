@@ -17,3 +17,4 @@ mod stored;
 mod streaming;
 mod templates;
 mod tokenizers;
+mod trl;

@@ -31,6 +31,9 @@ pub struct DataPlan {
     pub max_truncated_share: f64,
     /// A new order each epoch.
     pub shuffle: bool,
+    /// Records in memory at a time, where the data is read while it is trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<usize>,
 }
 
 /// Where the held-out records come from.
@@ -86,6 +89,12 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
         decider.fault("max_seq_len", what, format!("give at most {limit}"));
     }
     let max_truncated_share = recipe.max_truncated_share.unwrap_or(defaults::MAX_TRUNCATED_SHARE);
+    let stream = recipe.streaming.unwrap_or(defaults::STREAMING);
+    if stream {
+        check_stream(decider, &validation);
+    } else if recipe.shuffle_buffer.is_some() {
+        decider.fault("shuffle_buffer", "`shuffle_buffer` belongs to `streaming`", "set `streaming: true`, or leave it out");
+    }
     let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
     (sources.all && decider.faults.len() == faults).then_some(DataPlan {
         datasets: sources.datasets,
@@ -97,7 +106,27 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
         waive: recipe.waive.unwrap_or_default(),
         max_truncated_share,
         shuffle: recipe.shuffle.unwrap_or(defaults::SHUFFLE),
+        stream: stream.then(|| recipe.shuffle_buffer.unwrap_or(defaults::SHUFFLE_BUFFER)),
     })
+}
+
+/// What cannot be known of data that was not read yet.
+fn check_stream(decider: &mut Decider<'_>, validation: &Validation) {
+    let recipe = &decider.file.recipe;
+    let weighted = recipe.datasets.iter().position(|dataset| dataset.weight.is_some_and(|weight| weight != 1.0));
+    if recipe.max_steps.is_none() {
+        let what = "`streaming` needs `max_steps`: how long an epoch is comes out only at its end";
+        decider.fault("streaming", what, "set `max_steps`");
+    }
+    if let Validation::Part(_) = validation {
+        let what = "`val_size` holds out a part of all records, and a stream does not know them";
+        let help = "name some: `val_datasets: [{path: .., split: \"train[:200]\"}]`, and train on \"train[200:]\"";
+        decider.fault("val_size", what, help);
+    }
+    if let Some(index) = weighted {
+        let what = "`weight` repeats or samples a whole dataset, and a stream does not know it";
+        decider.fault(&format!("datasets[{index}].weight"), what, "leave it out, or leave `streaming` out");
+    }
 }
 
 /// Each dataset with its path as it was found.

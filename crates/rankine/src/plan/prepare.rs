@@ -76,6 +76,9 @@ pub struct DatasetForecast {
     pub validation: bool,
 }
 
+/// Steps between checkpoints and evaluations of a stream, where nothing else is said.
+const STREAM_STEPS: usize = 500;
+
 impl Plan {
     /// Reads and tokenises the data; `cache` keeps the tokens for the next time. `progress` is told how many records
     /// are done and how many there are.
@@ -85,7 +88,9 @@ impl Plan {
     pub fn prepare(&self, cache: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Prepared, Failure> {
         let tokenizer = base::tokenizer(&self.model.folder, self.data.chat_template.as_deref())?;
         let mut forecasts = Vec::new();
-        let datasets = read_all(&self.data.datasets, false, &mut forecasts)?;
+        // Of a stream the checks are made on what would be the first block.
+        let sampled = self.data.stream.map(|buffer| first_records(&self.data.datasets, buffer));
+        let datasets = read_all(sampled.as_ref().unwrap_or(&self.data.datasets), false, &mut forecasts)?;
         let held_out = match &self.data.validation {
             Validation::Datasets(configs) => read_all(configs, true, &mut forecasts)?,
             Validation::None | Validation::Part(_) => Vec::new(),
@@ -123,8 +128,17 @@ impl Plan {
         }
         let pad_id = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
         let weights = self.data.datasets.iter().map(|dataset| dataset.weight.unwrap_or(1.0)).collect();
-        let train_examples = examples.len();
-        let loader = Loader::new(examples, weights, self.loader_config(pad_id));
+        let (loader, train_examples) = match self.data.stream {
+            None => {
+                let count = examples.len();
+                (Loader::new(examples, weights, self.loader_config(pad_id)), count)
+            }
+            Some(buffer) => {
+                let loader = self.stream(buffer, pad_id, &mut forecasts)?;
+                let trained = forecasts.iter().filter(|dataset| !dataset.validation);
+                (loader, trained.map(|dataset| dataset.records).sum())
+            }
+        };
         let (steps_per_epoch, total_steps) = self.steps(&loader);
         let evaluates = !validation.is_empty() || !self.training.sample_prompts.is_empty();
         let eval_steps = evaluates.then(|| self.training.eval_steps.unwrap_or(steps_per_epoch));
@@ -161,7 +175,7 @@ impl Plan {
         }
     }
 
-    fn loader_config(&self, pad_id: u32) -> LoaderConfig {
+    pub(super) fn loader_config(&self, pad_id: u32) -> LoaderConfig {
         LoaderConfig {
             micro_batch_size: self.training.micro_batch_size,
             gradient_accumulation_steps: self.training.gradient_accumulation_steps,
@@ -177,7 +191,8 @@ impl Plan {
     fn steps(&self, loader: &Loader) -> (usize, usize) {
         let first = loader.steps_in_epoch(0);
         if let Some(steps) = self.training.max_steps {
-            return (first, steps);
+            // A stream has no epoch to count by.
+            return (if loader.is_stream() { steps.min(STREAM_STEPS) } else { first }, steps);
         }
         let whole = self.training.epochs.floor() as usize;
         let rest = self.training.epochs - whole as f64;

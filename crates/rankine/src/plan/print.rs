@@ -101,6 +101,7 @@ impl Plan {
                 (true, true) => "validation",
             };
             let detected = if dataset.detected { " (detected)" } else { "" };
+            let about = if self.data.stream.is_some() && !dataset.validation { "about " } else { "" };
             let files = match dataset.files.as_slice() {
                 [_] => String::new(),
                 several => format!(" in {} files", several.len()),
@@ -110,7 +111,7 @@ impl Plan {
                 format!(
                     "{}: {}{files}, {}{detected}",
                     dataset.path,
-                    counted(dataset.records, "record"),
+                    format!("{about}{}", counted(dataset.records, "record")),
                     dataset.record_type
                 ),
             );
@@ -123,9 +124,18 @@ impl Plan {
         }
         let train = &forecast.train;
         let packing = if self.data.packing { ", packed" } else { "" };
-        row("tokens", format!("{}, of which {} are trained on", count(train.tokens), count(train.trained_tokens)));
-        let longest = format!("longest record {}", count(train.longest));
-        row("", format!("sequences of at most {}{packing}; {longest}", count(self.data.max_seq_len)));
+        let limit = format!("sequences of at most {}{packing}", count(self.data.max_seq_len));
+        match self.data.stream {
+            Some(buffer) => {
+                row("tokens", limit);
+                row("", format!("read while training, {} at a time", counted(buffer, "record")));
+            }
+            None => {
+                let tokens = (count(train.tokens), count(train.trained_tokens));
+                row("tokens", format!("{}, of which {} are trained on", tokens.0, tokens.1));
+                row("", format!("{limit}; longest record {}", count(train.longest)));
+            }
+        }
         let all = [Some(train), forecast.validation.as_ref()];
         let sum = |of: fn(&rankine_data::TokenizeReport) -> usize| {
             all.iter().flatten().map(|report| of(report)).sum::<usize>()
