@@ -113,11 +113,12 @@ impl Loader {
         Self { source, config, cursor: Cursor::default(), fault: None }
     }
 
-    /// The examples that are in memory, in the order of the data; none of a stream or of a file.
+    /// The examples that are in memory, in the order of the data: of a stream its first ones, of a file none.
     pub fn examples(&self) -> &[Example] {
         match &self.source {
             Source::Planned { examples: Examples::Memory(examples), .. } => examples,
-            Source::Planned { .. } | Source::Stream(_) => &[],
+            Source::Planned { .. } => &[],
+            Source::Stream(stream) => stream.first(),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct StreamSource {
     pub tokenize: TokenizeConfig,
     /// Records of a block, which are shuffled and packed together. They are in memory at the same time.
     pub shuffle_buffer: usize,
+    /// Examples of the first records, made before, for who looks at data before it is trained on.
+    pub first: Vec<Example>,
 }
 
 /// A stream at some block.
@@ -69,6 +71,10 @@ impl Stream {
         let shares: Vec<usize> = sizes.iter().map(share).collect();
         let blocks = sizes.iter().zip(&shares).map(|(size, share)| size.div_ceil(*share)).max().unwrap_or(1);
         Ok(Self { shares, blocks: blocks as f64, source, readers: None, block: None })
+    }
+
+    pub(crate) fn first(&self) -> &[Example] {
+        &self.source.first
     }
 
     /// The rows of a block, and whether the epoch ended before it. A block may be without rows where none of its

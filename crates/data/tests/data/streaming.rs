@@ -33,6 +33,7 @@ fn loader(root: &Path, paths: &[&str], buffer: usize, config: LoaderConfig) -> L
         tokenizer: tokenizer(CHATML),
         tokenize: TokenizeConfig { max_seq_len: 64, train_on: TrainOn::Assistant },
         shuffle_buffer: buffer,
+        first: Vec::new(),
     };
     Loader::streaming(source, config).unwrap()
 }

@@ -33,7 +33,7 @@ fn answers_only(ids: &[u32], labels: &[i64], tokenizer: &TextTokenizer, answer: 
 #[test]
 fn tokens_and_labels_are_those_of_trl() {
     let file: Value = serde_json::from_slice(&std::fs::read(golden("../trl/trl.json")).unwrap()).unwrap();
-    let (mut masks, mut completions) = (0, 0);
+    let (mut masks, mut completions, mut split) = (0, 0, 0);
     for case in file["cases"].as_array().unwrap() {
         let name = case["template"].as_str().unwrap();
         let place = format!("{} {name} {}", case["loss"], case["title"]);
@@ -52,6 +52,15 @@ fn tokens_and_labels_are_those_of_trl() {
             answers_only(&ids, &labels, &tokenizer, &tokenizer.encode(start, false).unwrap().ids)
         };
         let made = examples(case, &tokenizer);
+        if made.len() > 1 {
+            // Qwen3 shows an earlier answer without the thinking it was given with: TRL trains the call after a text
+            // that inference never feeds, here it has an example of its own.
+            assert_eq!((name, case["title"].as_str().unwrap(), made.len()), ("qwen3", "tool call", 2));
+            let whole = made.iter().find(|example| example.input_ids == ids).unwrap();
+            assert!(whole.labels.iter().zip(&labels).all(|(ours, theirs)| *ours == IGNORED || ours == theirs));
+            split += 1;
+            continue;
+        }
         assert_eq!(made.len(), 1, "{place}");
         assert_eq!(made[0].input_ids, ids, "{place}");
         let text = |labels: &[i64]| -> String {
@@ -61,5 +70,5 @@ fn tokens_and_labels_are_those_of_trl() {
         assert_eq!(text(&made[0].labels), text(&labels), "{place}");
         assert_eq!(made[0].labels, labels, "{place}");
     }
-    assert_eq!((masks, completions), (13, 14));
+    assert_eq!((masks, completions, split), (13, 14, 1));
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rankine_data::{Batch, Example, Loader};
+use rankine_data::{Batch, Example};
 use rankine_export::{CardFacts, Target};
 use rankine_models::model::Model;
 use rankine_nn::lora::AdapterKind;
@@ -99,7 +99,7 @@ struct Beside<'a> {
 impl Run<'_> {
     fn go(&self, mut model: Model, prepared: Prepared) -> Result<(), Failure> {
         let plan = &self.plan;
-        let Prepared { tokenizer, mut loader, validation, forecast, .. } = prepared;
+        let Prepared { tokenizer, loader, validation, forecast, .. } = prepared;
         let artifact = Artifact::new(
             &model,
             &plan.adapter.layout,
@@ -129,11 +129,7 @@ impl Run<'_> {
             eos_token_ids: stop_tokens(&plan.model.folder, &tokenizer),
             pad_id: forecast.pad_id,
         };
-        let documents = match (validation.is_empty(), loader.is_stream()) {
-            (false, _) => documents(&validation),
-            (true, false) => documents(loader.examples()),
-            (true, true) => first_documents(&mut loader),
-        };
+        let documents = documents(if validation.is_empty() { loader.examples() } else { &validation });
         let interrupt = Interrupt::install();
         let mut reporter = Reporter::new(self.args.json, self.args.quiet);
         let mut samples: Vec<Sample> = Vec::new();
@@ -296,19 +292,6 @@ fn sample_prompts(
         Ok(SamplePrompt { text: text.clone(), ids, max_new_tokens: SAMPLE_TOKENS })
     });
     prompts.collect()
-}
-
-/// Of a stream, the rows of its first batch; it goes on from its start.
-fn first_documents(loader: &mut Loader) -> Vec<Vec<u32>> {
-    let start = loader.cursor();
-    let batch = loader.next();
-    loader.seek(start);
-    let rows = batch.micro_batches.iter().flat_map(|batch| {
-        let ids = batch.input_ids.chunks(batch.length.max(1)).zip(batch.segment_ids.chunks(batch.length.max(1)));
-        ids.map(|(ids, segments)| ids.iter().zip(segments).filter(|(_, of)| **of == 1).map(|(id, _)| *id).collect())
-    });
-    let (records, tokens) = CHECKED;
-    rows.take(records).map(|row: Vec<u32>| row.into_iter().take(tokens).collect()).collect()
 }
 
 /// The first held-out records, on which an export is compared.

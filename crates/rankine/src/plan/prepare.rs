@@ -134,7 +134,7 @@ impl Plan {
                 (Loader::new(examples, weights, self.loader_config(pad_id)), count)
             }
             Some(buffer) => {
-                let loader = self.stream(buffer, pad_id, &mut forecasts)?;
+                let loader = self.stream(buffer, examples, pad_id, &mut forecasts)?;
                 let trained = forecasts.iter().filter(|dataset| !dataset.validation);
                 (loader, trained.map(|dataset| dataset.records).sum())
             }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rankine_data::{Loader, Records, StreamSource};
+use rankine_data::{Example, Loader, Records, StreamSource};
 
 use super::prepare::{DatasetForecast, data_failure};
 use super::Plan;
@@ -10,11 +10,12 @@ use crate::base;
 use crate::fault::Failure;
 
 impl Plan {
-    /// Opens the datasets without reading them; `forecasts`, of which the first ones are theirs, are told how many
+    /// Opens the datasets without reading them, but for their `first` records; `forecasts`, of which the first ones are theirs, are told how many
     /// records they have, about.
     pub(super) fn stream(
         &self,
         buffer: usize,
+        first: Vec<Example>,
         pad_id: u32,
         forecasts: &mut [DatasetForecast],
     ) -> Result<Loader, Failure> {
@@ -29,6 +30,7 @@ impl Plan {
             tokenizer: base::tokenizer(&self.model.folder, self.data.chat_template.as_deref())?,
             tokenize: self.tokenize_config(),
             shuffle_buffer: buffer,
+            first,
         };
         Loader::streaming(source, self.loader_config(pad_id)).map_err(data_failure)
     }
