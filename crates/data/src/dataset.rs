@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DataError, Faults};
 use crate::record::{Dataset, Record};
 use crate::records::Records;
+use crate::repository::{RepositoryData, repository_data};
+use crate::slice;
 
 /// One entry of a recipe's `datasets`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +56,30 @@ impl DatasetConfig {
             max_records: None,
             fields: FieldNames::default(),
         }
+    }
+}
+
+impl DatasetConfig {
+    /// The files of a repository that hold this dataset, all parts of its `split` together: as
+    /// [`repository_data`], for whoever fetches them before they are read.
+    ///
+    /// # Errors
+    /// As [`repository_data`], or a `split` that cannot be read.
+    pub fn repository_files(&self, names: &[String], card: Option<&str>) -> Result<RepositoryData, String> {
+        let splits = match &self.split {
+            None => vec!["train".to_owned()],
+            Some(split) => slice::parse(split)?.into_iter().map(|part| part.split).collect(),
+        };
+        let mut files: Vec<String> = Vec::new();
+        for split in splits {
+            match repository_data(names, card, self.name.as_deref(), &split)? {
+                RepositoryData::Files(found) => files.extend(found),
+                RepositoryData::Converted => return Ok(RepositoryData::Converted),
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(RepositoryData::Files(files))
     }
 }
 

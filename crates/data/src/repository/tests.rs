@@ -1,4 +1,5 @@
 use super::*;
+use crate::dataset::DatasetConfig;
 
 fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -156,4 +157,17 @@ fn words_stand_apart() {
     ] {
         assert_eq!(is_word_of("train", name), yes, "{name}");
     }
+}
+
+#[test]
+fn a_sum_of_splits_has_the_files_of_each_once() {
+    let names = owned(&["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "README.md"]);
+    let of = |split: &str| {
+        let config = DatasetConfig { split: Some(split.to_owned()), ..DatasetConfig::new("org/data") };
+        config.repository_files(&names, None)
+    };
+    let all = RepositoryData::Files(owned(&["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]));
+    assert_eq!(of("train[:10%]+test+train[-10%:]").unwrap(), all);
+    assert_eq!(of("test[3:]").unwrap(), RepositoryData::Files(owned(&["data/test-00000-of-00001.parquet"])));
+    assert!(of("train[").unwrap_err().contains("expected a name"));
 }

@@ -139,7 +139,7 @@ fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfi
         if dataset.max_records == Some(0) {
             decider.check(false, &format!("{path}.max_records"), 0.0, "at least 1");
         }
-        if let Some(found) = find_one(decider, &format!("{path}.path"), &dataset.path) {
+        if let Some(found) = find_one(decider, &format!("{path}.path"), dataset) {
             dataset.path = found.to_string_lossy().into_owned();
         }
     }
@@ -147,7 +147,8 @@ fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfi
 }
 
 /// A local path, or the folder of a dataset on the Hub.
-fn find_one(decider: &mut Decider<'_>, key: &str, path: &str) -> Option<PathBuf> {
+fn find_one(decider: &mut Decider<'_>, key: &str, dataset: &DatasetConfig) -> Option<PathBuf> {
+    let path = &dataset.path;
     if !may_be_dataset(path) || decider.find(path, exists).is_ok() {
         return decider.find_or_fault(key, path, exists);
     }
@@ -155,7 +156,7 @@ fn find_one(decider: &mut Decider<'_>, key: &str, path: &str) -> Option<PathBuf>
     if !decider.faults.is_empty() {
         return None;
     }
-    match decider.repositories.dataset(path, &decider.roots()) {
+    match decider.repositories.dataset(dataset, &decider.roots()) {
         Ok(found) => Some(found.folder),
         Err(error) => {
             decider.not_found(key, &error);
