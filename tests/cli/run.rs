@@ -221,6 +221,28 @@ fn walk(folder: &Path) -> Vec<String> {
     found
 }
 
+/// Dropout and DoRA change what is around the frozen product, not how it is computed.
+#[test]
+fn every_adapter_multiplies_as_the_recipe_says() {
+    let folder = workshop();
+    let here = folder.path();
+    let loss = |way: &str, adapter: &str| -> f64 {
+        let sets =
+            [format!("base_compute={way}"), format!("output_dir=run-{way}-{}", adapter.len()), adapter.to_owned()];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
+        let metrics = here.join(format!("run-{way}-{}/metrics.jsonl", adapter.len()));
+        let metrics = std::fs::read_to_string(metrics).expect("metrics");
+        let first = lines(&metrics).into_iter().find(|event| event["event"] == "step").expect("a step");
+        first["loss"].as_f64().expect("a loss")
+    };
+    for adapter in ["lora={r: 4, alpha: 8, dropout: 0.5}", "adapter=dora"] {
+        let (exact, rounded) = (loss("f32", adapter), loss("int8", adapter));
+        assert!(exact != rounded, "{adapter}: int8 computes what f32 computes");
+        assert!((exact - rounded).abs() < 5e-2 * exact, "{adapter}: {exact} and {rounded}");
+    }
+}
+
 /// Every way to multiply learns, says what it does to the loss, and is part of what a resume must find the same.
 #[test]
 fn the_base_can_be_multiplied_in_integers() {

@@ -70,11 +70,12 @@ impl Linear {
         if let Some(projection) = self.projection(pass) {
             return ops::linears(x, None, &[projection], None);
         }
-        let weight = self.weight.value(pass);
+        // Computed as the frozen product of a projection is, whatever the adapter does around it.
+        let base = Projection { product: self.product.clone(), ..Projection::plain(self.weight.value(pass)) };
         let y = match &self.adapter {
-            None => ops::linear(x, weight),
-            Some(Adapter::Lora(lora)) => lora.forward(x, weight, pass),
-            Some(Adapter::Dora(dora)) => dora.forward(x, weight, pass),
+            None => product(x, &base),
+            Some(Adapter::Lora(lora)) => lora.forward(x, &base, pass),
+            Some(Adapter::Dora(dora)) => dora.forward(x, &base, pass),
         };
         match &self.bias {
             Some(bias) => y + bias.value(pass).cast(DType::F32).unsqueeze::<2>(),
@@ -118,13 +119,13 @@ impl Lora {
     }
 
     /// Dropout, as in peft, is on the adapter's input alone. Without it the layer is a [`Projection`].
-    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, base: &Projection, pass: &mut Pass) -> Tensor<2> {
         let (a, b) = (self.lora_a.value(pass), self.lora_b.value(pass));
         let dropped = match pass {
             Pass::Train(noise) => noise.dropout(x.clone(), self.dropout),
             Pass::Infer => x.clone(),
         };
-        ops::linear(x, weight) + ops::low_rank(dropped, a, b, self.scale)
+        product(x, base) + ops::low_rank(dropped, a, b, self.scale)
     }
 }
 
@@ -136,22 +137,27 @@ impl Dora {
     }
 
     /// With dropout the adapter's whole share, `(m / norm - 1) x W^T` included, sees the dropped-out input, as in peft.
-    fn forward(&self, x: Tensor<2>, weight: Tensor<2>, pass: &mut Pass) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, base: &Projection, pass: &mut Pass) -> Tensor<2> {
         let lora = &self.lora;
         let (a, b) = (lora.lora_a.value(pass), lora.lora_b.value(pass));
         // From plain tensors: the norm is a constant of the backward pass.
-        let norm = ops::dora_row_norm(weight.clone().inner(), a.clone().inner(), b.clone().inner(), lora.scale);
+        let norm = ops::dora_row_norm(base.weight.clone().inner(), a.clone().inner(), b.clone().inner(), lora.scale);
         let ratio = (self.magnitude.value(pass) / norm).unsqueeze::<2>(); // [1, out]
         match pass {
             Pass::Train(noise) if lora.dropout > 0.0 => {
                 let dropped = noise.dropout(x.clone(), lora.dropout);
-                let share = ops::linear(dropped.clone(), weight.clone());
+                let share = product(dropped.clone(), base);
                 let update = ops::low_rank(dropped, a, b, lora.scale);
-                ops::linear(x, weight) + ratio.clone().sub_scalar(1.0) * share + ratio * update
+                product(x, base) + ratio.clone().sub_scalar(1.0) * share + ratio * update
             }
-            _ => (ops::linear(x.clone(), weight) + ops::low_rank(x, a, b, lora.scale)) * ratio,
+            _ => (product(x.clone(), base) + ops::low_rank(x, a, b, lora.scale)) * ratio,
         }
     }
+}
+
+/// `x W^T`.
+fn product(x: Tensor<2>, base: &Projection) -> Tensor<2> {
+    ops::linears(x, None, std::slice::from_ref(base), None)
 }
 
 /// The values of a new `A` [r, in]: `U(-1/sqrt(in), 1/sqrt(in))`, or `N(0, 1/r^2)`, as peft starts them.

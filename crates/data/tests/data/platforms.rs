@@ -136,7 +136,7 @@ fn limits_are_the_platforms() {
     assert_eq!(limits(10_001, Platform::ClaudeHaiku), (vec!["Claude 3 Haiku".to_owned()], true));
     // One model of the platform takes what another does not.
     assert_eq!(limits(99, Platform::BedrockConversation), (vec!["Llama 3.2 and 3.3".to_owned()], false));
-    assert_eq!(limits(20_001, Platform::BedrockConversation).1, true);
+    assert!(limits(20_001, Platform::BedrockConversation).1);
     let mut long = many(100);
     long[7]["prompt"] = json!("word ".repeat(16_000 * 6 / 5));
     let found = converted(&long, Platform::Bedrock);
@@ -261,7 +261,7 @@ fn nothing_is_lost_unsaid() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let raw: Vec<Value> = (0..600).map(|_| random_record(&mut random)).collect();
-    let records: Vec<Record> = raw.iter().map(|raw| dataset(&[raw.clone()]).records.remove(0)).collect();
+    let records: Vec<Record> = raw.iter().map(|raw| dataset(std::slice::from_ref(raw)).records.remove(0)).collect();
     for platform in Platform::ALL {
         let (mut file, mut written, mut whole, mut left_out) = (String::new(), Vec::new(), 0, 0);
         for (record, raw) in records.iter().zip(&raw) {

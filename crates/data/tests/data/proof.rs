@@ -198,7 +198,7 @@ fn template_not_prefix_stable() {
     let (lines, message) = said(&found);
     assert_eq!(lines, [2]);
     assert!(message.contains("they part after"), "{message}");
-    case.passes(&[thought.clone()]);
+    case.passes(std::slice::from_ref(&thought));
     Case { train_on: TrainOn::All, ..Case::new(&tokenizer) }.passes(&[good("b")]);
     // Waived, the record is left out.
     let waive = [Check::TemplateNotPrefixStable];
@@ -320,7 +320,7 @@ fn all_faults_are_told_together_and_waived_by_name() {
 fn tokens_are_counted_by_whose_words_they_are() {
     let tokenizer = tokenizer(CHATML);
     let record = chat(&[json!({"role": "system", "content": "be brief"}), user("a b"), assistant("c")]);
-    let report = Case::new(&tokenizer).tokenized(&[record.clone()]).report;
+    let report = Case::new(&tokenizer).tokenized(std::slice::from_ref(&record)).report;
     assert_eq!(report.parts.values().map(|part| part.tokens).sum::<usize>(), report.tokens);
     assert_eq!(report.parts.values().map(|part| part.trained).sum::<usize>(), report.trained_tokens);
     let words = |text: &str| tokenizer.encode(text, false).unwrap().ids.len();

@@ -293,6 +293,7 @@ fn no_revision(revision: &str) -> Response {
 }
 
 impl Repository {
+    #[allow(clippy::type_complexity, reason = "a commit and its files")]
     pub(super) fn at(&self, revision: &str) -> Option<(&str, &std::collections::BTreeMap<String, Arc<Vec<u8>>>)> {
         let commit = self.refs.get(revision).map_or(revision, String::as_str);
         self.commits.get_key_value(commit).map(|(commit, files)| (commit.as_str(), files))

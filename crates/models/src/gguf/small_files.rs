@@ -58,11 +58,8 @@ impl SmallFiles {
         Ok(match name {
             CONFIG_FILE => Some(text(&Json::Object(self.config()?))),
             GENERATION_FILE => Some(text(&self.generation_config()?)),
-            "tokenizer.json" => match self.tokenizer()? {
-                // Compact: a vocabulary indented is twice as long.
-                Some(tokenizer) => Some(tokenizer.json().to_string()),
-                None => None,
-            },
+            // Compact: a vocabulary indented is twice as long.
+            "tokenizer.json" => self.tokenizer()?.map(|tokenizer| tokenizer.json().to_string()),
             "tokenizer_config.json" => self.tokenizer()?.map(|tokenizer| text(&tokenizer.config())),
             _ => None,
         })

@@ -57,12 +57,8 @@ impl FrozenProduct {
         input: usize,
         out: usize,
     ) -> IntegerRight<'a> {
-        match &self.panels {
-            Some(panels) if panels.forward.fits(left) => {
-                IntegerRight::Panels { panels: &panels.forward, k: 0, column: out }
-            }
-            _ => IntegerRight::Values(Right::new(weight.from(out * input), Order::AlongK, input)),
-        }
+        let made = self.panels.as_ref().map(|panels| (&panels.forward, 0, out));
+        right(left, made, Right::new(weight.from(out * input), Order::AlongK, input))
     }
 
     /// The right side `W`, from output `out` on, for a left side in integers.
@@ -73,11 +69,19 @@ impl FrozenProduct {
         input: usize,
         out: usize,
     ) -> IntegerRight<'a> {
-        match &self.panels {
-            Some(panels) if panels.backward.fits(left) => {
-                IntegerRight::Panels { panels: &panels.backward, k: out, column: 0 }
-            }
-            _ => IntegerRight::Values(Right::new(weight.from(out * input), Order::AcrossColumns, input)),
-        }
+        let made = self.panels.as_ref().map(|panels| (&panels.backward, out, 0));
+        right(left, made, Right::new(weight.from(out * input), Order::AcrossColumns, input))
+    }
+}
+
+/// What was made before, from (`k`, `column`) on, where it fits the left side; else the values, to be rounded anew.
+fn right<'a>(
+    left: &IntegerLeft,
+    made: Option<(&'a IntegerPanels, usize, usize)>,
+    values: Right<'a>,
+) -> IntegerRight<'a> {
+    match made {
+        Some((panels, k, column)) if panels.fits(left) => IntegerRight::Panels { panels, k, column },
+        _ => IntegerRight::Values(values),
     }
 }

@@ -1,6 +1,11 @@
 //! Products in block fixed point: the left side's rows and the right side's columns are rounded to integers in blocks
 //! along `k`, each block with its own scale, and the integer sums of a block are exact in 32 bits.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "bodies of unsafe functions, which need what their callers promise and nothing more"
+)]
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 

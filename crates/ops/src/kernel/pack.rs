@@ -315,6 +315,10 @@ pub(super) unsafe fn transpose(
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "bodies of unsafe functions, which need what their callers promise and nothing more"
+)]
 mod avx512 {
     use std::arch::x86_64::*;
 

@@ -1,5 +1,10 @@
 //! Vectors of f32 as the microkernels see them, one type for each width.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "bodies of unsafe functions, which need what their callers promise and nothing more"
+)]
+
 /// A vector of [`Self::LANES`] values in registers.
 pub(crate) trait Simd: Copy {
     /// The register.

@@ -1,5 +1,10 @@
 //! The innermost loop of a product: one tile of the result held in registers.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "bodies of unsafe functions, which need what their callers promise and nothing more"
+)]
+
 use super::isa::InstructionSet;
 use super::simd::{Portable, Simd};
 
