@@ -270,3 +270,46 @@ fn a_pull_that_is_killed_and_started_again_ends_in_the_same_files() {
     assert!(names.iter().all(|name| !name.ends_with(".incomplete")), "{names:?}");
     assert!(ranges <= 2, "goes on, not anew: {ranges}");
 }
+
+#[test]
+fn a_dataset_by_name_is_the_config_and_split_that_were_asked_for() {
+    let (server, here) = workshop();
+    let place = here.path();
+    let card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - {split: train, path: s/*.jsonl}\n  - {split: extra, path: x/*.jsonl}\n\
+                - config_name: large\n  data_files: l/*.jsonl\n---\n";
+    let files: [(&str, &[u8]); 5] = [
+        ("README.md", card.as_bytes()),
+        ("s/0.jsonl", &sums(0, 8).into_bytes()[..]),
+        ("s/1.jsonl", &sums(8, 16).into_bytes()[..]),
+        ("x/0.jsonl", &sums(16, 20).into_bytes()[..]),
+        ("l/0.jsonl", &sums(20, 30).into_bytes()[..]),
+    ]
+    .map(|(name, bytes)| (name, &*Vec::leak(bytes.to_vec())));
+    server.commit_on("datasets/org/cards", "main", &files);
+    let recipe = |dataset: &str| RECIPE.replace("{path: org/sums}", dataset);
+    let plan = |dataset: &str| {
+        fs::write(place.join("named.yaml"), recipe(dataset)).unwrap();
+        online(&server, place, &["plan", "named.yaml", "--json"], None)
+    };
+    plan("{path: org/cards}").ends(2).says("several configs; choose one: `name:` one of `small`, `large`");
+    plan("{path: org/cards, name: small, split: test}").ends(2).says("no split `test`, but `train`, `extra`");
+    let run = plan("{path: org/cards, name: small, split: \"train[:75%]+extra[1:]\"}");
+    run.ends(0);
+    let planned: Json = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(planned["forecast"]["datasets"][0]["records"], 15, "12 of 16, and 3 of 4");
+    let fetched = |name: &str| {
+        let asked = format!("/{name}");
+        walk(&place.join(".huggingface")).iter().any(|path| path.to_string_lossy().ends_with(&asked))
+    };
+    assert!(fetched("s/1.jsonl") && fetched("x/0.jsonl") && !fetched("l/0.jsonl"), "only what is read is fetched");
+
+    // A repository with a script alone has the Hub's conversion.
+    server.commit_on("datasets/org/script", "main", &[("script.py", b"pass"), ("README.md", b"# S\n")]);
+    server.commit_on("datasets/org/script", "refs/convert/parquet", &[("default/train/0000.parquet", b"none")]);
+    plan("{path: org/script}").ends(2).says("default/train/0000.parquet: not a readable Parquet file");
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}

@@ -88,7 +88,8 @@ fn node(array: &dyn Array) -> Option<Node<'_>> {
         }
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
-            let nodes = fields.iter().zip(columns).map(|(field, array)| Some((field.name().as_str(), node(array.as_ref())?)));
+            let nodes =
+                fields.iter().zip(columns).map(|(field, array)| Some((field.name().as_str(), node(array.as_ref())?)));
             Column::Struct(nodes.collect::<Option<_>>()?)
         }
         DataType::Map(..) => {

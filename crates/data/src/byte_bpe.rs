@@ -100,10 +100,8 @@ impl ByteBpe {
     }
 
     fn encode_with(&self, tokenizer: &Tokenizer, text: &str, memory: &mut Memory) -> Option<Encoded> {
-        let mut encoded = Encoded {
-            ids: Vec::with_capacity(text.len() / 3 + 1),
-            offsets: Vec::with_capacity(text.len() / 3 + 1),
-        };
+        let mut encoded =
+            Encoded { ids: Vec::with_capacity(text.len() / 3 + 1), offsets: Vec::with_capacity(text.len() / 3 + 1) };
         let done = self.pieces(text, 0, 0, &mut |piece, start, id| match id {
             Some(id) => {
                 encoded.ids.push(id);

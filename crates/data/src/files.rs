@@ -115,7 +115,10 @@ fn chosen(
         )),
         Err(message) if message.contains("several formats") => Err(DataError::Config {
             path: config.path.clone(),
-            message: format!("{message}; give a pattern like `{}/*.jsonl` as `path`", config.path.trim_end_matches('/')),
+            message: format!(
+                "{message}; give a pattern like `{}/*.jsonl` as `path`",
+                config.path.trim_end_matches('/')
+            ),
         }),
         Err(message) => Err(not_found(
             message,

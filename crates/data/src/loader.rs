@@ -209,7 +209,8 @@ impl Loader {
     fn next_planned(&mut self) -> Result<GlobalBatch, DataError> {
         loop {
             let epoch = self.cursor.epoch;
-            let planned_already = matches!(&self.source, Source::Planned { planned: Some((of, _)), .. } if *of == epoch);
+            let planned_already =
+                matches!(&self.source, Source::Planned { planned: Some((of, _)), .. } if *of == epoch);
             let new = (!planned_already).then(|| self.plan_epoch(epoch));
             let rows_in_step = self.rows_in_step();
             let Source::Planned { examples, planned, .. } = &mut self.source else { break };

@@ -97,7 +97,9 @@ impl Records {
         let mut walk = self.walk();
         let mut faults = Faults::default();
         let mut left = self.config.max_records.unwrap_or(usize::MAX);
-        while left > 0 && let Some(batch) = walk.next_batch(left.min(BATCH))? {
+        while left > 0
+            && let Some(batch) = walk.next_batch(left.min(BATCH))?
+        {
             left -= batch.len();
             for record in batch {
                 match record {

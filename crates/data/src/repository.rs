@@ -188,8 +188,7 @@ fn by_convention(names: &[&str], folder: &str, split: &str) -> Result<Repository
     }
     if chosen.is_empty() && wanted == Split::Validation {
         // datasets takes `eval.jsonl` as the test part; who asks for validation and has only that means it.
-        chosen =
-            names.iter().filter(|name| Split::Other("eval".to_owned()).names(&relative(name))).copied().collect();
+        chosen = names.iter().filter(|name| Split::Other("eval".to_owned()).names(&relative(name))).copied().collect();
     }
     if chosen.is_empty() {
         return Err(format!("no file of the split `{split}` among {}", quoted(names)));
@@ -219,7 +218,8 @@ fn sharded_split(name: &str) -> Option<&str> {
     let five = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let (split, number) = base[..at].rsplit_once('-')?;
     let split_is_word = !split.is_empty() && split.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
-    (five(number) && base.get(at + 4..at + 9).is_some_and(five) && split_is_word && !base.contains('/')).then_some(split)
+    (five(number) && base.get(at + 4..at + 9).is_some_and(five) && split_is_word && !base.contains('/'))
+        .then_some(split)
 }
 
 /// (config, split, name) of every file, where the listing is that of the converted revision.

@@ -199,11 +199,8 @@ impl StoredExamples {
         let input_ids: Vec<u32> = ids.iter().map(|id| u32::from_le_bytes(*id)).collect();
         let bits = bytes.0;
         let trained = |at: usize| bits.get(at / 8).is_some_and(|bits| bits >> (at % 8) & 1 == 1);
-        let labels = input_ids
-            .iter()
-            .enumerate()
-            .map(|(at, id)| if trained(at) { i64::from(*id) } else { IGNORED })
-            .collect();
+        let labels =
+            input_ids.iter().enumerate().map(|(at, id)| if trained(at) { i64::from(*id) } else { IGNORED }).collect();
         Some(Example { input_ids, labels, completion_start, source: RecordSource { file, line }, dataset })
     }
 

@@ -153,7 +153,5 @@ fn arranged(examples: Vec<Example>, epoch: usize, number: usize, config: &Loader
         shuffle(&mut rows, &mut random);
     }
     let mut examples: Vec<Option<Example>> = examples.into_iter().map(Some).collect();
-    rows.into_iter()
-        .map(|row| row.into_iter().filter_map(|index| examples[index as usize].take()).collect())
-        .collect()
+    rows.into_iter().map(|row| row.into_iter().filter_map(|index| examples[index as usize].take()).collect()).collect()
 }

@@ -23,7 +23,8 @@ pub(crate) enum Words {
 }
 
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Words {
     /// The pattern of a `pre_tokenizer`, if it is one of these.
@@ -38,7 +39,8 @@ impl Words {
         if byte_level(pre_tokenizer, true) {
             return Some(Self::Gpt2);
         }
-        let parts = pre_tokenizer.get("pretokenizers").filter(|_| kind(pre_tokenizer).as_deref() == Some("Sequence"))?;
+        let parts =
+            pre_tokenizer.get("pretokenizers").filter(|_| kind(pre_tokenizer).as_deref() == Some("Sequence"))?;
         let [first, second] = parts.as_array()?.as_slice() else { return None };
         if kind(first).as_deref() == Some("Digits") && byte_level(second, true) {
             return (first.get("individual_digits") == Some(&Value::Bool(true))).then_some(Self::Gpt2Digits);

@@ -113,10 +113,9 @@ impl Repositories {
             };
             let chosen = |tree: &Tree, card: Option<&str>| {
                 let names: Vec<String> = tree.files.keys().cloned().collect();
-                dataset.repository_files(&names, card).map_err(|what| FindError::NoSuchPart {
-                    repository: tree.repository.clone(),
-                    what,
-                })
+                dataset
+                    .repository_files(&names, card)
+                    .map_err(|what| FindError::NoSuchPart { repository: tree.repository.clone(), what })
             };
             match chosen(tree, card.as_deref())? {
                 RepositoryData::Files(mut files) => {

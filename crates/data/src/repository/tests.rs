@@ -65,7 +65,9 @@ configs:
 #[test]
 fn a_default_is_chosen_only_where_there_is_one() {
     let card = |flag: &str| {
-        format!("---\nconfigs:\n- config_name: en\n  data_files: en.csv\n- config_name: fr\n  data_files: fr.csv\n  {flag}\n---\n")
+        format!(
+            "---\nconfigs:\n- config_name: en\n  data_files: en.csv\n- config_name: fr\n  data_files: fr.csv\n  {flag}\n---\n"
+        )
     };
     let names = ["en.csv", "fr.csv"];
     assert_eq!(files(&names, Some(&card("default: true")), None, "train").unwrap(), ["fr.csv"]);
@@ -89,7 +91,11 @@ fn names_say_the_split_in_the_order_of_datasets() {
             "test",
             &["data/test-00000-of-00001-0123456789abcdef.parquet"],
         ),
-        (&["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"], "train_gen", &["data/train_gen-00000-of-00001.parquet"]),
+        (
+            &["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"],
+            "train_gen",
+            &["data/train_gen-00000-of-00001.parquet"],
+        ),
         // Folders go before file names.
         (&["train/a.jsonl", "validation/train_part.jsonl", "b.jsonl"], "train", &["train/a.jsonl"]),
         (&["train/a.jsonl", "validation/train_part.jsonl", "b.jsonl"], "validation", &["validation/train_part.jsonl"]),
@@ -98,7 +104,11 @@ fn names_say_the_split_in_the_order_of_datasets() {
         (&["my_train-2.jsonl", "dev.jsonl", "eval.jsonl"], "test", &["eval.jsonl"]),
         (&["train.jsonl", "eval.jsonl"], "validation", &["eval.jsonl"]),
         // Nothing says a split: all of it is the training part.
-        (&["b/x.jsonl", "a.jsonl", "constraint.jsonl", "README.md", "dataset_infos.json"], "train", &["a.jsonl", "b/x.jsonl", "constraint.jsonl"]),
+        (
+            &["b/x.jsonl", "a.jsonl", "constraint.jsonl", "README.md", "dataset_infos.json"],
+            "train",
+            &["a.jsonl", "b/x.jsonl", "constraint.jsonl"],
+        ),
         (&["README.md", "script.py", "archive.zip"], "train", &["(converted)"]),
         (&[], "train", &["(converted)"]),
     ] {
@@ -143,7 +153,10 @@ fn the_converted_revision_is_read_by_config_and_split() {
     assert!(of(Some("socratic"), "test").unwrap_err().contains("no split `test`, but `train`"));
     assert_eq!(files(&["default/train/0000.parquet"], None, None, "train").unwrap(), ["default/train/0000.parquet"]);
     // Converted at its own revision: the main one has only a script.
-    assert_eq!(files(&["gsm.py", "README.md"], Some("---\nlicense: mit\n---\n"), Some("main"), "train").unwrap(), ["(converted)"]);
+    assert_eq!(
+        files(&["gsm.py", "README.md"], Some("---\nlicense: mit\n---\n"), Some("main"), "train").unwrap(),
+        ["(converted)"]
+    );
 }
 
 #[test]

@@ -18,10 +18,70 @@ use crate::fixtures::{golden, json_lines, write};
 
 /// Pieces that texts are put together of: what quoting, cutting and encoding part on.
 const PIECES: &[&str] = &[
-    "a", "Hello", " world", "don't", "I'LL", "'s", "'\u{17f}", "\u{212a}", "  ", "   ", "\n", "\r\n", "\t", " \n ", "\n\n", "1", "42", "1234567",
-    "3.14", "\u{661}\u{662}", "\u{b2}", "\u{2167}", "\u{e9}", "na\u{ef}ve", "a\u{301}", "\u{4f60}\u{597d}", "\u{ff0c}", "\u{1f600}", "\u{1f468}\u{200d}\u{1f469}",
-    "\u{a0}", "\u{3000}", "\u{2028}", "\u{85}", "\u{feff}", "\u{e000}", "\u{10ffff}", "\"", "\\", "\\n", ",", ";", "{}", "<|im_start|>", "<|im_end|>", "<|im", "</s>",
-    "...", "!!!", "==", "--", "_x_", "\u{130}", "\u{df}", "\u{fb00}", "\u{16ee}", "\u{1d7d8}", "\u{0}", "\u{7f}", "'", "''", "' s", "'ve", "'R", "'re",
+    "a",
+    "Hello",
+    " world",
+    "don't",
+    "I'LL",
+    "'s",
+    "'\u{17f}",
+    "\u{212a}",
+    "  ",
+    "   ",
+    "\n",
+    "\r\n",
+    "\t",
+    " \n ",
+    "\n\n",
+    "1",
+    "42",
+    "1234567",
+    "3.14",
+    "\u{661}\u{662}",
+    "\u{b2}",
+    "\u{2167}",
+    "\u{e9}",
+    "na\u{ef}ve",
+    "a\u{301}",
+    "\u{4f60}\u{597d}",
+    "\u{ff0c}",
+    "\u{1f600}",
+    "\u{1f468}\u{200d}\u{1f469}",
+    "\u{a0}",
+    "\u{3000}",
+    "\u{2028}",
+    "\u{85}",
+    "\u{feff}",
+    "\u{e000}",
+    "\u{10ffff}",
+    "\"",
+    "\\",
+    "\\n",
+    ",",
+    ";",
+    "{}",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|im",
+    "</s>",
+    "...",
+    "!!!",
+    "==",
+    "--",
+    "_x_",
+    "\u{130}",
+    "\u{df}",
+    "\u{fb00}",
+    "\u{16ee}",
+    "\u{1d7d8}",
+    "\u{0}",
+    "\u{7f}",
+    "'",
+    "''",
+    "' s",
+    "'ve",
+    "'R",
+    "'re",
 ];
 
 fn text(random: &mut ChaCha8Rng, most: usize) -> String {
@@ -176,8 +236,17 @@ fn every_kind_of_file_gives_the_same_records() {
         let expected = read("a.jsonl");
         assert_eq!(expected.records.len(), records.len());
         for name in [
-            "array.json", "lines.json", "a.csv", "a.tsv", "a.jsonl.gz", "a.jsonl.zst", "plain.parquet", "snappy.parquet",
-            "gzip.parquet", "zstd.parquet", "lz4.parquet",
+            "array.json",
+            "lines.json",
+            "a.csv",
+            "a.tsv",
+            "a.jsonl.gz",
+            "a.jsonl.zst",
+            "plain.parquet",
+            "snappy.parquet",
+            "gzip.parquet",
+            "zstd.parquet",
+            "lz4.parquet",
         ] {
             let found = read(name);
             assert_eq!(found.record_type, expected.record_type, "seed {seed}, {name}");
@@ -210,8 +279,7 @@ fn a_slice_is_what_a_slice_of_the_whole_is() {
     }
     write(root, "lines/test.jsonl", &some(9));
     let read = |path: &str, split: &str, most: Option<usize>| -> Vec<String> {
-        let config =
-            DatasetConfig { split: Some(split.to_owned()), max_records: most, ..DatasetConfig::new(path) };
+        let config = DatasetConfig { split: Some(split.to_owned()), max_records: most, ..DatasetConfig::new(path) };
         let Ok(records) = Records::open(&config, root) else { return Vec::new() };
         let mut reader = records.read();
         let mut found = Vec::new();
@@ -233,7 +301,10 @@ fn a_slice_is_what_a_slice_of_the_whole_is() {
             let expected = if from > to { &[][..] } else { expected };
             assert_eq!(read(path, &format!("train[{from}:{to}]"), None), expected, "{path} {from}:{to}");
             let last = from.min(88);
-            assert_eq!(read(path, &format!("train[-{from}:]"), None), if from == 0 { &whole[..] } else { &whole[88 - last..] });
+            assert_eq!(
+                read(path, &format!("train[-{from}:]"), None),
+                if from == 0 { &whole[..] } else { &whole[88 - last..] }
+            );
             let most = random.random_range(1..20);
             let expected: Vec<String> = whole[from.min(88)..].iter().take(most).cloned().collect();
             assert_eq!(read(path, &format!("train[{from}:]"), Some(most)), expected);
@@ -262,7 +333,8 @@ fn csv_of(lines: &str) -> String {
 #[test]
 fn the_fast_way_of_encoding_is_the_slow_one() {
     let digits = json!({"type": "Digits", "individual_digits": true});
-    let level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let level =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let split = |numbers: &str| {
         let pattern = format!(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

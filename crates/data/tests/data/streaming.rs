@@ -107,9 +107,13 @@ fn a_resumed_stream_goes_on_as_if_it_had_not_been_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "a/1.jsonl", &json_lines(&records("a", 61)));
     write(folder.path(), "a/2.jsonl", &json_lines(&records("b", 40)));
-    write(folder.path(), "c.csv", &records("c", 33).iter().fold("text\n".to_owned(), |text, record| {
-        format!("{text}{}\n", record["text"].as_str().unwrap())
-    }));
+    write(
+        folder.path(),
+        "c.csv",
+        &records("c", 33)
+            .iter()
+            .fold("text\n".to_owned(), |text, record| format!("{text}{}\n", record["text"].as_str().unwrap())),
+    );
     for packing in [false, true] {
         let make = || loader(folder.path(), &["a", "c.csv"], 25, config(packing, true));
         let mut whole = make();

@@ -2,7 +2,8 @@
 //!
 //! `completion_only_loss` trains everything behind the prompt: the line break after the stop token, which the model
 //! never has to write, and what tools and users say in a completion of several turns. Here only answers are trained,
-//! each with its stop token, so those labels are taken out of TRL's before they are compared.
+//! each with its stop token, so those labels are taken out of TRL's before they are compared. So are line breaks of
+//! the header before the answer, which TRL trains where they are other tokens at the end of a prompt than before text.
 
 use rankine_data::{Example, IGNORED, TextTokenizer, TokenizeConfig, TrainOn, tokenize};
 use serde_json::{Value, json};
@@ -16,16 +17,25 @@ fn examples(case: &Value, tokenizer: &TextTokenizer) -> Vec<Example> {
 
 /// What stands after a stop token and before the next answer is not trained.
 fn answers_only(ids: &[u32], labels: &[i64], tokenizer: &TextTokenizer, answer: &[u32]) -> Vec<i64> {
-    let stop: Vec<u32> =
-        ["<|im_end|>", "<|eot_id|>"].iter().filter_map(|token| tokenizer.inner().token_to_id(token)).collect();
+    let stop: Vec<u32> = ["<|im_end|>", "<|eot_id|>"]
+        .iter()
+        .filter_map(|token| tokenizer.inner().token_to_id(token))
+        .filter(|id| ids.contains(id))
+        .collect();
     let mut kept = labels.to_vec();
-    let mut within = true;
+    if stop.is_empty() {
+        // A tokenizer that spells the stop token out: the one answer is behind the last header.
+        let last = (0..ids.len()).rev().find(|at| ids[..*at].ends_with(answer)).unwrap_or_default();
+        kept[..last].fill(IGNORED);
+        return kept;
+    }
+    let mut within = !ids.windows(answer.len()).any(|window| window == answer);
     for at in 0..ids.len() {
         within |= ids[..at].ends_with(answer);
         if !within {
             kept[at] = IGNORED;
         }
-        within &= !(labels[at] != IGNORED && stop.contains(&ids[at]));
+        within &= !stop.contains(&ids[at]);
     }
     kept
 }
@@ -48,8 +58,14 @@ fn tokens_and_labels_are_those_of_trl() {
             labels
         } else {
             completions += 1;
-            let start = if name == "llama3" { "<|start_header_id|>assistant<|end_header_id|>\n\n" } else { "<|im_start|>assistant\n" };
-            answers_only(&ids, &labels, &tokenizer, &tokenizer.encode(start, false).unwrap().ids)
+            // With a letter behind it, so that its line breaks are the tokens that they are before an answer.
+            let start = match name {
+                "llama3" => "<|start_header_id|>assistant<|end_header_id|>\n\nA",
+                _ => "<|im_start|>assistant\nA",
+            };
+            let mut start = tokenizer.encode(start, false).unwrap().ids;
+            start.pop();
+            answers_only(&ids, &labels, &tokenizer, &start)
         };
         let made = examples(case, &tokenizer);
         if made.len() > 1 {
@@ -64,7 +80,8 @@ fn tokens_and_labels_are_those_of_trl() {
         assert_eq!(made.len(), 1, "{place}");
         assert_eq!(made[0].input_ids, ids, "{place}");
         let text = |labels: &[i64]| -> String {
-            let trained: Vec<u32> = labels.iter().filter(|label| **label != IGNORED).map(|label| *label as u32).collect();
+            let trained: Vec<u32> =
+                labels.iter().filter(|label| **label != IGNORED).map(|label| *label as u32).collect();
             tokenizer.decode(&trained, false).unwrap()
         };
         assert_eq!(text(&made[0].labels), text(&labels), "{place}");

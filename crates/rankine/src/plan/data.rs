@@ -93,7 +93,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
     if stream {
         check_stream(decider, &validation);
     } else if recipe.shuffle_buffer.is_some() {
-        decider.fault("shuffle_buffer", "`shuffle_buffer` belongs to `streaming`", "set `streaming: true`, or leave it out");
+        decider.fault(
+            "shuffle_buffer",
+            "`shuffle_buffer` belongs to `streaming`",
+            "set `streaming: true`, or leave it out",
+        );
     }
     let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
     (sources.all && decider.faults.len() == faults).then_some(DataPlan {

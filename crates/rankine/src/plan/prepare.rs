@@ -243,6 +243,15 @@ pub(crate) fn is_chat(record_type: RecordType) -> bool {
     }
 }
 
+/// The datasets with only so many records of each.
+fn first_records(configs: &[DatasetConfig], most: usize) -> Vec<DatasetConfig> {
+    let first = |config: &DatasetConfig| DatasetConfig {
+        max_records: Some(config.max_records.map_or(most, |limit| limit.min(most))),
+        ..config.clone()
+    };
+    configs.iter().map(first).collect()
+}
+
 fn read_all(
     configs: &[DatasetConfig],
     validation: bool,

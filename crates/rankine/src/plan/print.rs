@@ -109,9 +109,9 @@ impl Plan {
             row(
                 name,
                 format!(
-                    "{}: {}{files}, {}{detected}",
+                    "{}: {about}{}{files}, {}{detected}",
                     dataset.path,
-                    format!("{about}{}", counted(dataset.records, "record")),
+                    counted(dataset.records, "record"),
                     dataset.record_type
                 ),
             );

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rankine_data::{Example, Loader, Records, StreamSource};
 
-use super::prepare::{DatasetForecast, data_failure};
 use super::Plan;
+use super::prepare::{DatasetForecast, data_failure};
 use crate::base;
 use crate::fault::Failure;
 
