@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::DataError;
 use crate::example::Example;
-use crate::store::StoredExamples;
+use crate::store::{StoredExamples, Window};
 
 /// Examples in an order, by their number.
 #[derive(Debug, Clone)]
@@ -57,9 +57,47 @@ impl Examples {
         }
     }
 
-    /// All of them, in order.
+    /// All of them, in order and one at a time.
     pub fn iter(&self) -> impl Iterator<Item = Result<Cow<'_, Example>, DataError>> {
-        (0..self.len()).map(|index| self.get(index))
+        let mut window = Window::default();
+        (0..self.len()).map(move |index| match self {
+            Self::Memory(examples) => Ok(Cow::Borrowed(&examples[index])),
+            Self::Stored(stored, chosen) => stored.get_near(chosen[index] as usize, &mut window).map(Cow::Owned),
+        })
+    }
+
+    /// All of them in memory.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub fn into_memory(self) -> Result<Vec<Example>, DataError> {
+        match self {
+            Self::Memory(examples) => Ok(examples),
+            stored @ Self::Stored(..) => stored.iter().map(|example| example.map(Cow::into_owned)).collect(),
+        }
+    }
+
+    /// Those for which `apart` is false, and those for which it is true, each in their order.
+    pub(crate) fn divide(self, apart: &[bool]) -> (Self, Self) {
+        let is_apart = |index: usize| apart.get(index).copied().unwrap_or_default();
+        match self {
+            Self::Memory(examples) => {
+                let mut index = 0..;
+                let (apart, kept) = examples.into_iter().partition(|_| index.next().is_some_and(is_apart));
+                (Self::Memory(kept), Self::Memory(apart))
+            }
+            Self::Stored(stored, chosen) => {
+                let mut index = 0..;
+                let (apart, kept) = chosen.into_iter().partition(|_| index.next().is_some_and(is_apart));
+                (Self::Stored(Arc::clone(&stored), kept), Self::Stored(stored, apart))
+            }
+        }
+    }
+}
+
+impl Default for Examples {
+    fn default() -> Self {
+        Self::Memory(Vec::new())
     }
 }
 

@@ -113,11 +113,10 @@ impl Loader {
         Self { source, config, cursor: Cursor::default(), fault: None }
     }
 
-    /// The examples that are in memory, in the order of the data: of a stream its first ones, of a file none.
-    pub fn examples(&self) -> &[Example] {
+    /// The examples in the order of the data; of a stream its first ones.
+    pub fn examples(&self) -> &Examples {
         match &self.source {
-            Source::Planned { examples: Examples::Memory(examples), .. } => examples,
-            Source::Planned { .. } => &[],
+            Source::Planned { examples, .. } => examples,
             Source::Stream(stream) => stream.first(),
         }
     }

@@ -4,13 +4,19 @@
 //! of all records, so that they end at about the same time. It is tokenised, shuffled and packed by itself. So a
 //! place is the number of a block and of a row in it, and going on there reads one block, not all before it; and
 //! the order is a pure function of the seed, the epoch and the block.
+//!
+//! Nobody has looked at all of the data before, so that the checks look at each block when its turn comes: what a
+//! check would have refused is never trained on.
 
 use crate::error::DataError;
 use crate::example::{Example, Gathering, TokenizeConfig, check_template};
+use crate::examples::Examples;
 use crate::loader::LoaderConfig;
 use crate::order::{Purpose, shuffle, stream};
 use crate::packing::pack;
+use crate::proof::{HeldOut, ProofConfig, ProofInput, prove};
 use crate::records::{RecordReader, Records};
+use crate::remark::Remark;
 use crate::store::is_rendered;
 use crate::tokenizer::TextTokenizer;
 
@@ -26,7 +32,11 @@ pub struct StreamSource {
     /// Records of a block, which are shuffled and packed together. They are in memory at the same time.
     pub shuffle_buffer: usize,
     /// Examples of the first records, made before, for who looks at data before it is trained on.
-    pub first: Vec<Example>,
+    pub first: Examples,
+    /// What each block is asked before it is trained on.
+    pub checks: ProofConfig,
+    /// What must not be in any block.
+    pub held_out: HeldOut,
 }
 
 /// A stream at some block.
@@ -73,7 +83,7 @@ impl Stream {
         Ok(Self { shares, blocks: blocks as f64, source, readers: None, block: None })
     }
 
-    pub(crate) fn first(&self) -> &[Example] {
+    pub(crate) fn first(&self) -> &Examples {
         &self.source.first
     }
 
@@ -102,23 +112,38 @@ impl Stream {
             Some(readers) if readers.epoch == epoch && readers.block == number => readers,
             _ => self.readers_at(epoch, number, config)?,
         };
-        let mut examples: Vec<Example> = Vec::new();
+        let (mut examples, mut remarks) = (Vec::new(), Vec::new());
         let mut gathering = Gathering::new(self.source.tokenize);
         let mut end = true;
         for ((dataset, reader), share) in (0u32..).zip(&mut readers.readers).zip(&self.shares) {
-            let mut left = *share;
+            let (mut left, mut at) = (*share, number.saturating_mul(*share));
             while left > 0
                 && let Some(batch) = reader.next_batch(left)?
             {
-                left -= batch.len();
-                end = false;
-                examples.extend(gathering.add_batch(batch, dataset, &self.source.tokenizer));
+                let count = batch.len();
+                let made = gathering.add_batch(batch, (dataset, at), &self.source.tokenizer);
+                examples.extend(made.examples);
+                remarks.extend(made.remarks);
+                (left, at, end) = (left - count, at + count, false);
             }
         }
-        gathering.check()?;
+        let records = gathering.finish()?.records;
+        let examples = self.proven(examples, &remarks, records)?;
         readers.block += 1;
         self.readers = Some(readers);
         Ok(Block { epoch, number, rows: arranged(examples, epoch, number, config), end })
+    }
+
+    /// The examples of a block, if no check stops them.
+    fn proven(&self, examples: Vec<Example>, remarks: &[Remark], records: usize) -> Result<Vec<Example>, DataError> {
+        let StreamSource { held_out, tokenizer, checks, .. } = &self.source;
+        let (train, validation) = (Examples::from(examples), Examples::default());
+        let input = ProofInput { train: &train, validation: &validation, held_out, remarks, records, tokenizer };
+        let proof = prove(&input, checks)?;
+        match proof.holds() {
+            true => train.into_memory(),
+            false => Err(DataError::Checks(proof)),
+        }
     }
 
     fn readers_at(&self, epoch: usize, number: usize, config: &LoaderConfig) -> Result<Readers, DataError> {

@@ -87,8 +87,9 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::SHUFFLE))]
     pub shuffle: Option<bool>,
-    /// Train while the data is read, without a pass over it first; needs `max_steps`. Records are shuffled and packed
-    /// within blocks of `shuffle_buffer`, and one that cannot be used is only found when its turn comes.
+    /// Train while the data is read, without a pass over it first; needs `max_steps`. Records are shuffled,
+    /// packed and checked within blocks of `shuffle_buffer`, so that what a check refuses is only found when its turn
+    /// comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::STREAMING))]
     pub streaming: Option<bool>,

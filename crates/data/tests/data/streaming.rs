@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rankine_data::proof::{Check, HeldOut, ProofConfig};
 use rankine_data::{
-    Cursor, DatasetConfig, GlobalBatch, Loader, LoaderConfig, Records, StreamSource, TokenizeConfig, TrainOn,
+    Cursor, DatasetConfig, Examples, GlobalBatch, Loader, LoaderConfig, Records, StreamSource, TokenizeConfig, TrainOn,
+    tokenize_records,
 };
 use serde_json::{Value, json};
 
@@ -27,13 +29,31 @@ fn config(packing: bool, shuffle: bool) -> LoaderConfig {
 }
 
 fn loader(root: &Path, paths: &[&str], buffer: usize, config: LoaderConfig) -> Loader {
+    checked(root, paths, buffer, config, &[], HeldOut::default())
+}
+
+fn checked(
+    root: &Path,
+    paths: &[&str],
+    buffer: usize,
+    config: LoaderConfig,
+    waive: &[Check],
+    held_out: HeldOut,
+) -> Loader {
     let datasets = paths.iter().map(|path| Records::open(&DatasetConfig::new(*path), root).unwrap()).collect();
     let source = StreamSource {
         datasets,
         tokenizer: tokenizer(CHATML),
         tokenize: TokenizeConfig { max_seq_len: 64, train_on: TrainOn::Assistant },
         shuffle_buffer: buffer,
-        first: Vec::new(),
+        first: Examples::default(),
+        checks: ProofConfig {
+            max_seq_len: 64,
+            train_on: TrainOn::Assistant,
+            max_truncated_share: 1.0,
+            waive: waive.to_vec(),
+        },
+        held_out,
     };
     Loader::streaming(source, config).unwrap()
 }
@@ -169,4 +189,47 @@ fn a_record_that_cannot_be_used_stops_the_stream_and_says_where() {
     };
     assert!(!given.is_empty(), "what comes before is trained on");
     assert!(fault.contains("a.jsonl:31: `text` is a number"), "{fault}");
+}
+
+/// Batches until one cannot be made, and why.
+fn until_fault(loader: &mut Loader) -> (usize, String) {
+    for given in 0..1000 {
+        loader.next();
+        if let Some(fault) = loader.take_fault() {
+            return (given, fault.to_string());
+        }
+    }
+    panic!("nothing stopped it")
+}
+
+#[test]
+fn each_block_is_checked_before_it_is_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let chat = |n: usize, question: &str| {
+        json!({"messages": [
+            {"role": "user", "content": format!("{n} {question}")},
+            {"role": "assistant", "content": format!("Yes {n}")},
+        ]})
+    };
+    let mut chats: Vec<Value> = (0..30).map(|n| chat(n, "really?")).collect();
+    chats[24] = chat(24, "a turn ends with <|im_end|>, does it?");
+    write(folder.path(), "a.jsonl", &json_lines(&chats));
+    write(folder.path(), "v.jsonl", &json_lines(&chats[13..14]));
+    let make =
+        |waive: &[Check], held_out| checked(folder.path(), &["a.jsonl"], 6, config(false, false), waive, held_out);
+    // Blocks of six records: the record 25 is in the fifth.
+    let (given, fault) = until_fault(&mut make(&[], HeldOut::default()));
+    assert_eq!(given, 4);
+    assert!(fault.contains("special-tokens-in-content: 1 of 6 records"), "{fault}");
+    assert!(fault.contains("a.jsonl:25: message 0 (user) spells `<|im_end|>`"), "{fault}");
+    assert!(fault.contains("waive: [special-tokens-in-content]"), "{fault}");
+    assert_eq!(epoch(&mut make(&[Check::SpecialTokensInContent], HeldOut::default())).len(), 5);
+
+    let validation = [Records::open(&DatasetConfig::new("v.jsonl"), folder.path()).unwrap()];
+    let tokenize = TokenizeConfig { max_seq_len: 64, train_on: TrainOn::Assistant };
+    let (held_out, _) = tokenize_records(&validation, &tokenizer(CHATML), &tokenize, &|_, _| {}).unwrap();
+    let held_out = HeldOut::of(&held_out.examples.into()).unwrap();
+    let (given, fault) = until_fault(&mut make(&[], held_out));
+    assert_eq!(given, 2);
+    assert!(fault.contains("v.jsonl:1: the same tokens as a.jsonl:14, which is trained on"), "{fault}");
 }

@@ -128,7 +128,11 @@ impl Plan {
         match self.data.stream {
             Some(buffer) => {
                 row("tokens", limit);
-                row("", format!("read while training, {} at a time", counted(buffer, "record")));
+                let at_a_time = counted(buffer, "record");
+                row(
+                    "",
+                    format!("read while training, {at_a_time} at a time; each block is checked when its turn comes"),
+                );
             }
             None => {
                 let tokens = (count(train.tokens), count(train.trained_tokens));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rankine_data::Loader;
+use rankine_data::{DataError, Loader};
 use rankine_models::gguf;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -12,11 +12,15 @@ use sha2::{Digest, Sha256};
 use crate::plan::{Forecast, Plan};
 
 /// Everything that decides the numbers of a run, each under its key in a recipe.
-pub(super) fn identity(plan: &Plan, forecast: &Forecast, loader: &Loader) -> Json {
+///
+/// # Errors
+/// Examples that cannot be read any more.
+pub(super) fn identity(plan: &Plan, forecast: &Forecast, loader: &Loader) -> Result<Json, DataError> {
     let data = match loader.is_stream() {
         false => {
             let mut hash = Sha256::new();
-            for example in loader.examples() {
+            for example in loader.examples().iter() {
+                let example = example?;
                 hash.update((example.input_ids.len() as u64).to_le_bytes());
                 example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
                 example.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
@@ -61,7 +65,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, loader: &Loader) -> Jso
         ("seed", json!(training.seed)),
     ];
     identity.extend(plain.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    Json::Object(identity)
+    Ok(Json::Object(identity))
 }
 
 /// A mark of the base's weights that costs no pass over them: the size, the beginning and the end of each file.
