@@ -86,9 +86,13 @@ fn tokenize(data: &str, tokenizer: &Path, cache: &Path) -> Result<(), Box<dyn Er
     }
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{{\"records\": {}, \"tokens\": {}, \"trained_tokens\": {trained}, \"packed_rows\": {rows}, \"cached\": {cached}, \
+        "{{\"records\": {}, \"cut\": {}, \"dropped\": {}, \"shared_with_header\": {}, \"tokens\": {}, \
+         \"trained_tokens\": {trained}, \"packed_rows\": {rows}, \"cached\": {cached}, \
          \"tokenize_seconds\": {tokenized:.3}, \"seconds\": {seconds:.3}, \"records_per_second\": {:.0}, \"peak_mib\": {}}}",
         report.records,
+        report.truncated,
+        report.dropped,
+        report.boundary_merges,
         report.tokens,
         report.records as f64 / seconds,
         peak_mib()

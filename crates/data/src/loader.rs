@@ -250,7 +250,12 @@ impl Loader {
         let mut place = place.unwrap_or_default();
         let mut rows: Vec<Vec<Example>> = Vec::new();
         let ended = loop {
-            let (block, end) = source.rows(epoch, place.block, &config)?;
+            let (block, end) = match source.rows(epoch, place.block, &config) {
+                Ok(found) => found,
+                // What was read before is trained on; the next batch says what is wrong.
+                Err(_) if rows.len() == wanted => break false,
+                Err(fault) => return Err(fault),
+            };
             if !end && place.row < block.len() {
                 if rows.len() == wanted {
                     break false;
