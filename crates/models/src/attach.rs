@@ -168,7 +168,7 @@ impl Model {
         self.for_each_linear(&mut |path, linear| {
             let Some(module) = find(path) else { return };
             let a = initial_a(module.rank, module.shape[1], layout.lora.init, &mut rng);
-            let lora = Lora::new(linear, module.rank, module.scale, layout.lora.dropout, a);
+            let lora = Lora::new(linear, module.rank, module.scale, layout.lora.dropout, a, &device);
             linear.adapter = Some(match layout.kind {
                 AdapterKind::Dora => Adapter::Dora(Box::new(Dora::new(linear, lora))),
                 AdapterKind::Lora | AdapterKind::Full => Adapter::Lora(Box::new(lora)),
