@@ -13,6 +13,7 @@ mod output;
 mod prepare;
 mod print;
 mod proof;
+mod stream;
 mod training;
 
 use std::path::{Path, PathBuf};

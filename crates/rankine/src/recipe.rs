@@ -87,6 +87,16 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::SHUFFLE))]
     pub shuffle: Option<bool>,
+    /// Train while the data is read, without a pass over it first; needs `max_steps`. Records are shuffled,
+    /// packed and checked within blocks of `shuffle_buffer`, so that what a check refuses is only found when its turn
+    /// comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::STREAMING))]
+    pub streaming: Option<bool>,
+    /// Records of a stream that are in memory, shuffled and packed together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::SHUFFLE_BUFFER))]
+    pub shuffle_buffer: Option<usize>,
 
     /// How often each record is seen; may be a fraction.
     #[serde(skip_serializing_if = "Option::is_none")]

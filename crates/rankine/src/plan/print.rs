@@ -107,6 +107,7 @@ impl Plan {
                 (true, true) => "validation",
             };
             let detected = if dataset.detected { " (detected)" } else { "" };
+            let about = if self.data.stream.is_some() && !dataset.validation { "about " } else { "" };
             let files = match dataset.files.as_slice() {
                 [_] => String::new(),
                 several => format!(" in {} files", several.len()),
@@ -114,7 +115,7 @@ impl Plan {
             row(
                 name,
                 format!(
-                    "{}: {}{files}, {}{detected}",
+                    "{}: {about}{}{files}, {}{detected}",
                     dataset.path,
                     counted(dataset.records, "record"),
                     dataset.record_type
@@ -129,9 +130,22 @@ impl Plan {
         }
         let train = &forecast.train;
         let packing = if self.data.packing { ", packed" } else { "" };
-        row("tokens", format!("{}, of which {} are trained on", count(train.tokens), count(train.trained_tokens)));
-        let longest = format!("longest record {}", count(train.longest));
-        row("", format!("sequences of at most {}{packing}; {longest}", count(self.data.max_seq_len)));
+        let limit = format!("sequences of at most {}{packing}", count(self.data.max_seq_len));
+        match self.data.stream {
+            Some(buffer) => {
+                row("tokens", limit);
+                let at_a_time = counted(buffer, "record");
+                row(
+                    "",
+                    format!("read while training, {at_a_time} at a time; each block is checked when its turn comes"),
+                );
+            }
+            None => {
+                let tokens = (count(train.tokens), count(train.trained_tokens));
+                row("tokens", format!("{}, of which {} are trained on", tokens.0, tokens.1));
+                row("", format!("{limit}; longest record {}", count(train.longest)));
+            }
+        }
         let all = [Some(train), forecast.validation.as_ref()];
         let sum = |of: fn(&rankine_data::TokenizeReport) -> usize| {
             all.iter().flatten().map(|report| of(report)).sum::<usize>()
