@@ -63,7 +63,7 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
         return Err(Failure::bad_input(fault));
     }
-    let mut model = load(&plan, prepared.forecast.train.longest.min(plan.data.max_seq_len))?;
+    let mut model = load(&plan, plan.longest(&prepared.forecast))?;
     if plan.model.base_compute != BaseCompute::F32 {
         let error = round_base(&mut model, &plan, &prepared).map_err(data_failure)?;
         if !args.quiet {

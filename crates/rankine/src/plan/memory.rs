@@ -26,6 +26,12 @@ impl Plan {
         self.memory_by(longest, self.way(longest))
     }
 
+    /// Tokens of the longest sequence; of a stream the most that are allowed, since its records are not known.
+    pub fn longest(&self, forecast: &Forecast) -> usize {
+        let known = if self.data.stream.is_some() { usize::MAX } else { forecast.train.longest };
+        known.min(self.data.max_seq_len)
+    }
+
     /// Which layers compute their activations again: `auto` decided by the memory that is free.
     pub fn checkpointing(&self, longest: usize) -> GradientCheckpointing {
         match self.training.gradient_checkpointing {
@@ -43,7 +49,7 @@ impl Plan {
 
     /// A fault where the run will not fit, with the cheapest change that makes it fit.
     pub(crate) fn refuse_memory(&self, forecast: &Forecast) -> Option<Fault> {
-        let longest = forecast.train.longest.min(self.data.max_seq_len);
+        let longest = self.longest(forecast);
         let (memory, free) = (self.memory(longest)?, free_memory()?);
         (memory.total() > free).then(|| {
             let what =

@@ -42,7 +42,7 @@ impl Plan {
                 })
             })
             .collect();
-        let memory = self.memory(forecast.train.longest.min(self.data.max_seq_len));
+        let memory = self.memory(self.longest(forecast));
         json!({"plan": self, "forecast": forecast, "trained": trained, "memory": memory})
     }
 
@@ -186,7 +186,7 @@ impl Plan {
                 training.gradient_accumulation_steps
             ),
         );
-        let longest = forecast.train.longest.min(self.data.max_seq_len);
+        let longest = self.longest(forecast);
         let (asked, decided) = (training.gradient_checkpointing, self.checkpointing(longest));
         if asked != GradientCheckpointing::None {
             let by = if asked == GradientCheckpointing::Auto { " (auto)" } else { "" };
