@@ -3,9 +3,10 @@
 pub mod bench;
 pub mod cache;
 pub mod chat;
+pub mod check;
 pub mod data;
 pub mod eval;
-mod export;
+pub mod export;
 pub mod generate;
 pub mod init;
 pub mod merge;
