@@ -14,6 +14,7 @@ use object_store::client::{
     ClientOptions, CredentialProvider, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
 };
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::multipart::MultipartStore;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -84,17 +85,28 @@ impl Store {
         Ok(Self { s3, watch, address: address.clone(), region: aws.region.clone(), endpoint })
     }
 
-    /// The objects of the folder, without those of folders in it.
+    /// The objects of the folder and of those in it, by their names from there on.
     pub(super) fn list(&self, runtime: &Runtime) -> Result<BTreeMap<String, Listed>, AwsError> {
-        let prefix = (!self.address.prefix.is_empty()).then(|| Path::from(self.address.prefix.as_str()));
+        let prefix = self.address.key("");
         let what = format!("listing {}", self.address);
-        let found = self.call(runtime, &what, self.s3.list_with_delimiter(prefix.as_ref()))?;
-        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
-        let listed = found.objects.into_iter().map(|object| {
-            let etag = object.e_tag.unwrap_or_default().trim_matches('"').to_owned();
-            (name(&object.location), Listed { size: object.size, etag })
-        });
-        Ok(listed.collect())
+        let mut listed = BTreeMap::new();
+        let mut next = None;
+        loop {
+            let options = PaginatedListOptions { page_token: next, ..PaginatedListOptions::default() };
+            let asked = (!prefix.is_empty()).then_some(prefix.as_str());
+            let page = self.call(runtime, &what, self.s3.list_paginated(asked, options))?;
+            for object in page.result.objects {
+                let key = object.location.as_ref();
+                let etag = object.e_tag.unwrap_or_default().trim_matches('"').to_owned();
+                if let Some(name) = key.strip_prefix(&prefix) {
+                    listed.insert(name.to_owned(), Listed { size: object.size, etag });
+                }
+            }
+            match page.page_token {
+                Some(token) => next = Some(token),
+                None => return Ok(listed),
+            }
+        }
     }
 
     pub(super) fn get(&self, runtime: &Runtime, file: &str, range: std::ops::Range<u64>) -> Result<Vec<u8>, AwsError> {

@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub struct S3Upload<'a> {
     /// Where the files are.
     pub folder: &'a Path,
-    /// Their names in it.
+    /// Their names in it, `/` between folders.
     pub files: &'a [String],
     /// Where they go.
     pub to: &'a S3Address,
@@ -56,7 +56,7 @@ pub struct S3Uploaded {
     pub bytes: u64,
     /// Files that were there already, the same.
     pub kept: usize,
-    /// Objects of the folder that do not belong to the upload; they were left alone.
+    /// Other objects directly in the folder, which do not belong to the upload; they were left alone.
     pub others: Vec<String>,
     /// Files that were read back whole, because S3's own hash of them is none that can be computed here.
     pub read_back: Vec<String>,
@@ -117,12 +117,13 @@ impl Aws {
             return Err(AwsError::Different { address: upload.to.to_string(), files: different });
         }
         let whole = Marker::new(State::Whole, &files);
-        let others = listed.keys().filter(|name| *name != MARKER && !whole.files.contains_key(*name)).cloned();
+        let others =
+            listed.keys().filter(|name| !name.contains('/') && *name != MARKER && !whole.files.contains_key(*name));
         let mut uploaded = S3Uploaded {
             files: files.len(),
             bytes: files.iter().map(|file| file.content.size).sum(),
             kept: files.len() - missing.len(),
-            others: others.collect(),
+            others: others.cloned().collect(),
             read_back: Vec::new(),
         };
         if missing.is_empty() && marker.as_ref() == Some(&whole) {
