@@ -9,7 +9,6 @@ use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::meta::region::ProvideRegion;
-use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
@@ -17,10 +16,11 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use tokio::runtime::Runtime;
 
 use crate::config::AwsConfig;
-pub(crate) use connection::{Connection, SdkClient};
+pub(crate) use connection::{Connection, Limits, SdkClient};
 pub(crate) use error::Asked;
 pub use error::AwsError;
 pub(crate) use error::chain as error_chain;
@@ -41,18 +41,18 @@ impl Aws {
     /// No region, a profile file that cannot be read, an address that is none.
     pub fn new(config: AwsConfig) -> Result<Self, AwsError> {
         let connection = Connection::new(&config)?;
-        let mut files = ProfileFiles::builder();
+        let mut files = EnvConfigFiles::builder();
         // Without either, an empty file: else the crate would look for its own.
         let missing = config.config_file.is_none() && config.credentials_file.is_none();
         for (kind, path) in
-            [(ProfileFileKind::Config, &config.config_file), (ProfileFileKind::Credentials, &config.credentials_file)]
+            [(EnvConfigFileKind::Config, &config.config_file), (EnvConfigFileKind::Credentials, &config.credentials_file)]
         {
             if let Some(path) = path {
                 files = files.with_file(kind, path);
             }
         }
         if missing {
-            files = files.with_contents(ProfileFileKind::Config, "");
+            files = files.with_contents(EnvConfigFileKind::Config, "");
         }
         let files = files.build();
         let profile = config.profile.clone().unwrap_or_else(|| "default".to_owned());

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::Response as SdkResponse;
 use aws_smithy_types::body::SdkBody;
 use ureq::http::{Request, Response, header};
-use ureq::{Agent, SendBody};
+use ureq::{Agent, AsSendBody, SendBody};
 
 use super::error::AwsError;
 use crate::config::AwsConfig;
@@ -79,15 +79,23 @@ impl Connection {
             parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
         }
         let mut reader = Counted { rest: body, sent: &mut sent };
-        let body = if has_body { SendBody::from_reader(&mut reader) } else { SendBody::none() };
-        let request = self.agent.configure_request(Request::from_parts(parts, body));
-        let request = match (limits.connect, limits.answer) {
-            (None, None) => request,
-            (connect, answer) => request.timeout_connect(connect).timeout_recv_response(answer),
+        let answer = if has_body {
+            let request = Request::from_parts(parts, SendBody::from_reader(&mut reader));
+            self.agent.run(self.limited(request, limits))
+        } else {
+            self.agent.run(self.limited(Request::from_parts(parts, ()), limits))
         };
-        let (parts, body) = self.agent.run(request.build())?.into_parts();
+        let (parts, body) = answer?.into_parts();
         let bytes = body.into_with_config().limit(ANSWER_LIMIT).read_to_vec()?;
         Ok(Response::from_parts(parts, bytes))
+    }
+
+    fn limited<B: AsSendBody>(&self, request: Request<B>, limits: Limits) -> Request<B> {
+        if limits.connect.is_none() && limits.answer.is_none() {
+            return request;
+        }
+        let configured = self.agent.configure_request(request);
+        configured.timeout_connect(limits.connect).timeout_recv_response(limits.answer).build()
     }
 }
 

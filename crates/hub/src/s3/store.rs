@@ -18,7 +18,7 @@ use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::multipart::MultipartStore;
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{BackoffConfig, MultipartId, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
+use object_store::{BackoffConfig, MultipartId, ObjectStoreExt, PutPayload, RetryConfig};
 use tokio::runtime::Runtime;
 use ureq::http::Request;
 
