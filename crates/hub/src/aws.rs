@@ -3,8 +3,6 @@
 mod connection;
 mod error;
 
-use std::sync::Arc;
-
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
@@ -44,9 +42,10 @@ impl Aws {
         let mut files = EnvConfigFiles::builder();
         // Without either, an empty file: else the crate would look for its own.
         let missing = config.config_file.is_none() && config.credentials_file.is_none();
-        for (kind, path) in
-            [(EnvConfigFileKind::Config, &config.config_file), (EnvConfigFileKind::Credentials, &config.credentials_file)]
-        {
+        for (kind, path) in [
+            (EnvConfigFileKind::Config, &config.config_file),
+            (EnvConfigFileKind::Credentials, &config.credentials_file),
+        ] {
             if let Some(path) = path {
                 files = files.with_file(kind, path);
             }
@@ -62,13 +61,14 @@ impl Aws {
                 .with_http_client(SdkClient(connection.clone()))
                 .with_region(region.map(|region| Region::new(region.to_owned())))
         };
+        let runtime = runtime()?;
         let from_profile = || {
             let region = ProfileFileRegionProvider::builder()
                 .configure(&provider_config(None))
                 .profile_name(&profile)
                 .profile_files(files.clone())
                 .build();
-            runtime().block_on(region.region()).map(|region| region.to_string())
+            runtime.block_on(region.region()).map(|region| region.to_string())
         };
         let region = config.region.clone().or_else(from_profile).ok_or(AwsError::NoRegion)?;
         let provider = match &config.keys {
@@ -127,9 +127,7 @@ impl Aws {
     }
 }
 
-/// What asynchronous crates run on: the thread that calls, and timers.
-pub(crate) fn runtime() -> Arc<Runtime> {
-    let built = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    // Nothing of the system is asked for but memory: no threads, no descriptors.
-    Arc::new(built.unwrap_or_else(|error| unreachable!("a runtime without input and output: {error}")))
+/// What asynchronous crates run on: the thread that calls, timers, and the processes of profiles.
+pub(crate) fn runtime() -> Result<Runtime, AwsError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AwsError::NoRuntime)
 }

@@ -94,7 +94,7 @@ impl Aws {
         check_name("job", request.job_name)?;
         check_name("model", request.model_name)?;
         let what = format!("import of {} as `{}`", request.from.folder(), request.model_name);
-        let (runtime, client) = (runtime(), self.bedrock());
+        let (runtime, client) = (runtime()?, self.bedrock());
         self.credentials(&runtime)?;
         let source = S3DataSource::builder().s3_uri(request.from.folder()).build();
         let source = source.map_err(|error| AwsError::Invalid { what: what.clone(), message: error.to_string() })?;
@@ -125,7 +125,7 @@ impl Aws {
     /// # Errors
     /// A job that is not there, and every refusal of Bedrock.
     pub fn import_job(&self, job: &str) -> Result<ImportJob, AwsError> {
-        let (runtime, client) = (runtime(), self.bedrock());
+        let (runtime, client) = (runtime()?, self.bedrock());
         self.credentials(&runtime)?;
         let what = format!("import job `{job}`");
         let answer = runtime.block_on(client.get_model_import_job().job_identifier(job).send());

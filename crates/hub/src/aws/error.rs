@@ -184,6 +184,9 @@ pub enum AwsError {
         /// What was expected.
         expected: &'static str,
     },
+    /// The system gives no more files to wait with.
+    #[error("cannot wait for answers: {0}")]
+    NoRuntime(io::Error),
     /// A file of the folder.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -261,6 +264,7 @@ impl AwsError {
                 | Self::NotReady { .. }
                 | Self::Server { .. }
                 | Self::Quota { .. }
+                | Self::NoRuntime(_)
                 | Self::Io { .. }
         )
     }
@@ -292,6 +296,7 @@ impl AwsError {
             Self::Unreachable { .. } => "check the connection, the region, HTTPS_PROXY and AWS_ENDPOINT_URL; what was sent whole is kept".to_owned(),
             Self::Server { .. } => "look the code up in Amazon's list of errors for the service".to_owned(),
             Self::Setting { .. } => "correct it or leave it out".to_owned(),
+            Self::NoRuntime(_) => "close other programs, or raise the limit of open files (`ulimit -n`)".to_owned(),
             Self::Io { .. } => "check the path and its permissions".to_owned(),
         }
     }

@@ -27,7 +27,7 @@ impl Aws {
         pause: Duration,
         waiting: &dyn Fn(&str, Duration),
     ) -> Result<Json, AwsError> {
-        let (runtime, client) = (runtime(), self.bedrock_runtime());
+        let (runtime, client) = (runtime()?, self.bedrock_runtime());
         self.credentials(&runtime)?;
         let what = format!("asking `{model}`");
         let patience = &self.config.patience;

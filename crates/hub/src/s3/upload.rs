@@ -83,7 +83,7 @@ impl Aws {
     /// # Errors
     /// Files that cannot be read, other objects of the same names, every refusal of S3, a connection that stays away.
     pub fn upload(&self, upload: &S3Upload<'_>, telling: &Telling<'_>) -> Result<S3Uploaded, AwsError> {
-        let runtime = runtime();
+        let runtime = runtime()?;
         let store = Store::new(self, upload.to, self.credentials(&runtime)?)?;
         let workers = self.config.patience.workers.max(1);
         // What is there is asked first: it costs one request, and who may not ask need not read gigabytes.
@@ -153,7 +153,7 @@ impl Aws {
     /// # Errors
     /// One that was not finished, and every refusal of S3.
     pub fn upload_state(&self, at: &S3Address) -> Result<UploadState, AwsError> {
-        let runtime = runtime();
+        let runtime = runtime()?;
         let store = Store::new(self, at, self.credentials(&runtime)?)?;
         let listed = store.list(&runtime)?;
         let unfinished = |missing| AwsError::Unfinished { address: at.to_string(), missing };
@@ -337,16 +337,18 @@ fn in_parallel<T: Sync>(
         let mut threads = Vec::new();
         for _ in 0..workers.min(items.len()) {
             threads.push(scope.spawn(|| {
-                let runtime = runtime();
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if stopped.load(Ordering::Relaxed) {
-                        return;
+                let worked = runtime().and_then(|runtime| {
+                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if stopped.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        work(&runtime, item)?;
                     }
-                    if let Err(error) = work(&runtime, item) {
-                        stopped.store(true, Ordering::Relaxed);
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        return;
-                    }
+                    Ok(())
+                });
+                if let Err(error) = worked {
+                    stopped.store(true, Ordering::Relaxed);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }));
         }

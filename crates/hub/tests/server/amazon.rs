@@ -71,7 +71,6 @@ pub(crate) trait Service: Send + 'static {
 
 /// Who asks.
 pub(crate) struct Caller {
-    pub(crate) key: String,
     pub(crate) region: String,
 }
 
@@ -214,7 +213,7 @@ fn caller<S: Service>(request: &Request) -> Result<Caller, Response> {
         return Err(S::error(400, "XAmzContentSHA256Mismatch", "the body is not what was signed"));
     }
     match key {
-        KEY => Ok(Caller { key: key.to_owned(), region: region.to_owned() }),
+        KEY => Ok(Caller { region: region.to_owned() }),
         STRANGER => Err(S::error(403, "AccessDenied", "User: arn:aws:iam::1:user/stranger is not authorized")),
         EXPIRED if header("x-amz-security-token").is_some() => {
             Err(S::error(400, "ExpiredToken", "The provided token has expired."))

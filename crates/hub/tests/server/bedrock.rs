@@ -21,7 +21,7 @@ pub(crate) struct Bedrock {
     pub(crate) starts: usize,
     /// Bodies that models were asked with.
     pub(crate) asked: Vec<Value>,
-    tokens: BTreeMap<String, String>,
+    pub(crate) tokens: BTreeMap<String, String>,
 }
 
 /// A job.
