@@ -3,84 +3,45 @@
 //! An export is made in a hidden folder beside its place and renamed: under the final name there is the old folder, the
 //! whole new one, or nothing. It never changes the base or the adapter.
 
+mod base;
+mod bedrock;
 mod card;
+pub mod check;
 mod companions;
+mod deploy;
 mod error;
+mod hf_endpoint;
+mod merge;
 mod merge_plan;
 mod merged;
+mod mlx;
 mod output;
 mod peft;
+mod portable;
 mod product;
+mod sagemaker;
+mod target;
+mod transformers4;
+mod vllm;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rankine_models::weights::{DEFAULT_MAX_SHARD_BYTES, StoredDtype};
-use schemars::JsonSchema;
+use rankine_models::adapter_file::{Adapter, read_adapter};
+use rankine_models::drift::Drift;
+use rankine_models::weights::write_aside;
 use serde::{Deserialize, Serialize};
 
 pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
+pub use portable::PortableFault;
+pub use target::{ExportConfig, ExportDtype, Form, Target, UnusedSetting, Weights};
 
+use card::Card;
+use check::{Finding, Level};
+use merged::Spelling;
 use output::OutputFolder;
-
-/// What is made of a base and an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// The adapter alone, in peft's format, with its card and tokenizer.
-    Peft,
-    /// One model: base and adapter merged, in safetensors.
-    Merged,
-}
-
-/// The type of a merged model's weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ExportDtype {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-}
-
-impl From<ExportDtype> for StoredDtype {
-    fn from(dtype: ExportDtype) -> Self {
-        match dtype {
-            ExportDtype::F32 => Self::F32,
-            ExportDtype::F16 => Self::F16,
-            ExportDtype::Bf16 => Self::BF16,
-        }
-    }
-}
-
-/// One entry of a recipe's `export`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExportConfig {
-    /// What to make.
-    pub target: Target,
-    /// Type of a merged model's weights; each tensor keeps the base's where absent.
-    #[serde(default)]
-    pub dtype: Option<ExportDtype>,
-    /// Largest file of a merged model's weights, in bytes.
-    #[serde(default = "default_max_shard_bytes")]
-    pub max_shard_bytes: u64,
-}
-
-impl ExportConfig {
-    /// The target with every other setting at its default.
-    pub fn new(target: Target) -> Self {
-        Self { target, dtype: None, max_shard_bytes: default_max_shard_bytes() }
-    }
-}
-
-fn default_max_shard_bytes() -> u64 {
-    DEFAULT_MAX_SHARD_BYTES
-}
 
 /// What goes into an export.
 #[derive(Debug, Clone)]
@@ -115,6 +76,9 @@ pub struct ExportReport {
     pub rankine: String,
     /// What was made.
     pub target: Target,
+    /// What the folder can be read back as.
+    #[serde(default)]
+    pub form: Option<Form>,
     /// The base model as its user wrote it.
     pub base_model: Option<String>,
     /// Tensors that the adapter changed or replaced.
@@ -123,7 +87,13 @@ pub struct ExportReport {
     pub kept_tensors: usize,
     /// Whether head and embedding were one tensor in the base and are two here.
     pub untied: bool,
-    /// Bytes of every file but `export.json`, by name.
+    /// How far its logits are from those of base and adapter, where they were compared.
+    #[serde(default)]
+    pub drift: Option<Drift>,
+    /// What the platform will do otherwise than one would think.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
+    /// Bytes of every file but `export.json`, by its path in the folder.
     pub files: BTreeMap<String, u64>,
 }
 
@@ -134,23 +104,50 @@ pub fn write(
     out: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<WrittenExport, ExportError> {
+    if let Some(UnusedSetting { setting, .. }) = config.unused().first() {
+        return Err(ExportError::Setting { setting, target: config.target });
+    }
     let sources: Vec<&Path> = [Some(inputs.base), inputs.adapter, inputs.tokenizer].into_iter().flatten().collect();
-    let folder = OutputFolder::begin(out, &sources)?;
-    let made = match config.target {
-        Target::Peft => peft::write(config, inputs, folder.path())?,
-        Target::Merged => merged::write(config, inputs, folder.path(), progress)?,
+    let output = OutputFolder::begin(out, &sources)?;
+    let folder = output.path();
+    let name = config.name.clone().unwrap_or_else(|| deploy::model_name(out));
+    let spelling = Spelling::OfTheBase;
+    let made = match (config.target, config.form()) {
+        (Target::Peft, _) if config.portable => {
+            let placed = peft::Placed::open(inputs)?;
+            let card = peft::write_portable(config.target, inputs, &placed, folder)?;
+            placed.made(card)
+        }
+        (Target::Peft, _) => peft::write(inputs, folder)?,
+        (Target::Merged, _) => merged::write(config, inputs, folder, spelling, progress)?,
+        (Target::Bedrock, _) => bedrock::write(config, inputs, folder, &name, progress)?,
+        (Target::HfEndpoint, Form::Model) => hf_endpoint::write_merged(config, inputs, folder, &name, progress)?,
+        (Target::HfEndpoint, _) => hf_endpoint::write_adapter(config, inputs, folder, &name)?,
+        (Target::Sagemaker, Form::Model) => sagemaker::write_merged(config, inputs, folder, &name, progress)?,
+        (Target::Sagemaker, _) => sagemaker::write_adapter(inputs, folder, &name)?,
+        (Target::Vllm, _) => vllm::write(inputs, folder, &name)?,
+        (Target::Mlx, _) => mlx::write(inputs, folder)?,
     };
+    let Made { base_model, changed_tensors, kept_tensors, untied, card } = made;
+    write_aside(&folder.join(card::FILE), card.render(None).as_bytes())?;
+    let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
+        check::check(folder, config.target)?.into_iter().partition(|finding| finding.level == Level::Error);
+    if !errors.is_empty() {
+        return Err(ExportError::Rules { out: out.to_owned(), target: config.target, findings: errors });
+    }
     let report = ExportReport {
         rankine: env!("CARGO_PKG_VERSION").to_owned(),
         target: config.target,
-        base_model: made.base_model,
-        changed_tensors: made.changed_tensors,
-        kept_tensors: made.kept_tensors,
-        untied: made.untied,
-        files: folder.files()?,
+        form: Some(config.form()),
+        base_model,
+        changed_tensors,
+        kept_tensors,
+        untied,
+        drift: None,
+        warnings,
+        files: BTreeMap::new(),
     };
-    folder.write_report(&report)?;
-    Ok(WrittenExport { folder, report })
+    Ok(WrittenExport { config: config.clone(), name, folder: output, card, report })
 }
 
 /// Writes an export of `inputs` and puts it at `out`.
@@ -160,14 +157,26 @@ pub fn export(
     out: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ExportReport, ExportError> {
-    write(config, inputs, out, progress)?.publish()
+    write(config, inputs, out, progress)?.publish(None)
 }
 
 /// An export that is whole and not yet under its name. Dropping it removes it.
 #[derive(Debug)]
 pub struct WrittenExport {
+    config: ExportConfig,
+    name: String,
     folder: OutputFolder,
+    card: Card,
     report: ExportReport,
+}
+
+/// What a written export is read back as.
+#[derive(Debug)]
+pub enum ReadBack {
+    /// A model of its own, in this folder.
+    Model(PathBuf),
+    /// An adapter for the base, as the target's reader understands it.
+    Adapter(Box<Adapter>),
 }
 
 impl WrittenExport {
@@ -176,13 +185,30 @@ impl WrittenExport {
         self.folder.path()
     }
 
-    /// What it consists of.
+    /// What it consists of, but for its files.
     pub fn report(&self) -> &ExportReport {
         &self.report
     }
 
-    /// Renames it into place.
-    pub fn publish(self) -> Result<ExportReport, ExportError> {
+    /// What the target's reader will find in its files.
+    pub fn read_back(&self) -> Result<ReadBack, ExportError> {
+        let folder = self.path();
+        Ok(match (self.config.form(), self.config.target) {
+            (Form::Model, _) => ReadBack::Model(folder.to_owned()),
+            (Form::MlxAdapter, _) => ReadBack::Adapter(Box::new(mlx::read(folder)?)),
+            (Form::Adapter, Target::Sagemaker) => {
+                ReadBack::Adapter(Box::new(read_adapter(&sagemaker::adapter_folder(folder, &self.name))?))
+            }
+            (Form::Adapter, _) => ReadBack::Adapter(Box::new(read_adapter(folder)?)),
+        })
+    }
+
+    /// Renames it into place; `drift` is how far what was read back is from base and adapter.
+    pub fn publish(mut self, drift: Option<Drift>) -> Result<ExportReport, ExportError> {
+        write_aside(&self.path().join(card::FILE), self.card.render(drift.as_ref()).as_bytes())?;
+        self.report.drift = drift;
+        self.report.files = self.folder.files()?;
+        self.folder.write_report(&self.report)?;
         self.folder.publish()?;
         Ok(self.report)
     }
@@ -195,6 +221,7 @@ struct Made {
     changed_tensors: usize,
     kept_tensors: usize,
     untied: bool,
+    card: Card,
 }
 
 #[cfg(test)]
