@@ -100,11 +100,20 @@ pub(crate) fn upload(
     Err(without_s3(to))
 }
 
-/// Before anything is made that could not be sent.
-pub(crate) fn can_upload(to: &S3Address) -> Result<(), Failure> {
-    if cfg!(feature = "s3") { Ok(()) } else { Err(without_s3(to)) }
+/// Asks before anything is made that could not be sent.
+#[cfg(feature = "s3")]
+pub(crate) fn can_upload(environment: &Environment, to: &S3Address) -> Result<(), Failure> {
+    let asked = rankine_hub::Aws::new(environment.aws.clone()).and_then(|aws| aws.can_list(to));
+    asked.map_err(|error| failure(&error))
 }
 
+/// Says before anything is made that this program cannot.
+#[cfg(not(feature = "s3"))]
+pub(crate) fn can_upload(_: &Environment, to: &S3Address) -> Result<(), Failure> {
+    Err(without_s3(to))
+}
+
+#[cfg(not(feature = "s3"))]
 fn without_s3(to: &S3Address) -> Failure {
     let fault = Fault::new(format!("this rankine was built without the feature `s3`, and cannot write to {to}"));
     Failure::bad_input(fault.help(

@@ -333,9 +333,12 @@ pub struct ExportArgs {
     /// What to make: peft, merged, bedrock, hf-endpoint, sagemaker, vllm or mlx.
     #[arg(long)]
     pub target: Target,
-    /// Folder to write.
+    /// Folder to write, or `s3://bucket/folder`.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// S3: write over other objects of the same names.
+    #[arg(long)]
+    pub force: bool,
     /// Type of a merged model's weights; auto is the base model's.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,

@@ -148,6 +148,15 @@ impl Aws {
         Ok(uploaded)
     }
 
+    /// Asks whether the bucket is there and may be seen, before something large is made for it.
+    ///
+    /// # Errors
+    /// Every refusal of S3.
+    pub fn can_list(&self, at: &S3Address) -> Result<(), AwsError> {
+        let runtime = runtime()?;
+        Store::new(self, at, self.credentials(&runtime)?)?.list(&runtime).map(drop)
+    }
+
     /// Whether a folder of a bucket holds a whole upload.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub fn run(args: &PushArgs, environment: &Environment) -> Result<(), Failure> {
 }
 
 fn to_s3(args: &PushArgs, to: &S3Address, environment: &Environment) -> Result<(), Failure> {
-    account::can_upload(to)?;
+    account::can_upload(environment, to)?;
     if args.public || args.message.is_some() {
         let fault = Fault::new("`--public` and `--message` are for repositories of the Hugging Face Hub");
         return Err(Failure::bad_input(fault.help("leave them out; who may read a bucket is set in its policy")));
