@@ -10,5 +10,6 @@ mod hub;
 mod hub_server;
 mod numerics;
 mod quickstart;
+mod remote;
 mod resume;
 mod runs;
