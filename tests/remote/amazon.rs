@@ -5,23 +5,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::amazon::{Amazon, Caller, EXPIRED, KEY, Service, State, What};
+use crate::bedrock::{Bedrock, MODEL};
 use crate::cli::{Run, command, ended, rankine};
 use crate::resume::workplace;
-use servers::amazon::{Amazon, EXPIRED, KEY, What};
-use servers::bedrock::{Bedrock, MODEL};
-use servers::s3::S3;
-
-#[allow(dead_code, reason = "the hub's own tests use the rest")]
-mod servers {
-    #[path = "../../../crates/hub/tests/server/amazon.rs"]
-    pub(crate) mod amazon;
-    #[path = "../../../crates/hub/tests/server/bedrock.rs"]
-    pub(crate) mod bedrock;
-    #[path = "../../../crates/hub/tests/server/s3.rs"]
-    pub(crate) mod s3;
-    #[path = "../../../crates/hub/tests/server/wire.rs"]
-    pub(crate) mod wire;
-}
+use crate::s3::{Object, S3};
+use crate::wire::{Request, Response};
 
 /// The program with keys, and this server for all of Amazon.
 fn with_keys(folder: &Path, arguments: &[&str], key: &str, endpoint: &str) -> Run {
@@ -66,7 +55,8 @@ fn an_export_goes_to_a_bucket_and_nothing_of_it_stays() {
     // Refused before anything is made.
     let expired = with_keys(here, &export, EXPIRED, &server.endpoint());
     expired.ends(2).says("the credentials have expired").says("aws sso login");
-    let other = ["export", "--run", "run", "--target", "merged", "--dtype", "bf16", "--out", "s3://models/tuned/tickets"];
+    let other =
+        ["export", "--run", "run", "--target", "merged", "--dtype", "bf16", "--out", "s3://models/tuned/tickets"];
     let refused = with_keys(here, &other, KEY, &server.endpoint());
     refused.ends(2).says("holds other files of the same names").says("--force");
     with_keys(here, &[&other[..], &["--force"]].concat(), KEY, &server.endpoint()).ends(0);
@@ -77,12 +67,15 @@ fn a_model_is_imported_and_asked() {
     let here = tempfile::tempdir().unwrap();
     let here = here.path();
     let role = "arn:aws:iam::111122223333:role/import";
-    let server = Amazon::start(Both { s3: S3::with("models", "us-east-1"), bedrock: Bedrock { polls: 1, ..Bedrock::default() } });
+    let server = Amazon::start(Both {
+        s3: S3::with("models", "us-east-1"),
+        bedrock: Bedrock { polls: 1, ..Bedrock::default() },
+    });
     let ask = |arguments: &[&str]| with_keys(here, arguments, KEY, &server.endpoint());
     let import = ["bedrock", "import", "s3://models/tuned/smol.v2", "--role", role];
     ask(&import).ends(2).says("was not finished: there is nothing");
-    let object = servers::s3::Object { bytes: std::sync::Arc::new(b"{}".to_vec()), etag: "e".into(), parts: 1 };
-    let bucket = |state: &mut servers::amazon::State<Both>| {
+    let object = Object { bytes: std::sync::Arc::new(b"{}".to_vec()), etag: "e".into(), parts: 1 };
+    let bucket = |state: &mut State<Both>| {
         let bucket = state.service.s3.buckets.get_mut("models").unwrap();
         bucket.objects.insert("tuned/smol.v2/config.json".to_owned(), object.clone());
     };
@@ -97,7 +90,8 @@ fn a_model_is_imported_and_asked() {
     let status = ask(&["bedrock", "status", &name, "--json"]);
     let status: Value = serde_json::from_str(&status.ends(0).stdout).unwrap();
     assert_eq!((&status["status"], &status["model"]), (&json!("Completed"), &json!(MODEL)));
-    let answer = ask(&["bedrock", "invoke", MODEL, "--message", "Where?", "--system", "Be short.", "--temperature", "0"]);
+    let answer =
+        ask(&["bedrock", "invoke", MODEL, "--message", "Where?", "--system", "Be short.", "--temperature", "0"]);
     assert_eq!(answer.ends(0).stdout, " Paris.\n");
     let messages = json!([{"role": "system", "content": "Be short."}, {"role": "user", "content": "Where?"}]);
     let asked = json!({"messages": messages, "max_tokens": 256, "temperature": 0.0});
@@ -105,7 +99,10 @@ fn a_model_is_imported_and_asked() {
     // The next one fails.
     server.state().service.bedrock.failure = Some("Model architecture GemmaForCausalLM is not supported");
     let failed = ask(&import);
-    failed.ends(1).says("GemmaForCausalLM is not supported").says("likely: Bedrock has no server for this architecture");
+    failed
+        .ends(1)
+        .says("GemmaForCausalLM is not supported")
+        .says("likely: Bedrock has no server for this architecture");
     ask(&["bedrock", "status", "other"]).ends(2).says("there is no such thing in us-east-1");
     ask(&["bedrock", "import", "out/dir", "--role", role]).ends(2).says("is no folder on S3").says("rankine push");
 }
@@ -116,10 +113,10 @@ struct Both {
     bedrock: Bedrock,
 }
 
-impl servers::amazon::Service for Both {
+impl Service for Both {
     const NAME: &'static str = "";
 
-    fn answer(&mut self, request: &servers::wire::Request, caller: &servers::amazon::Caller) -> servers::wire::Response {
+    fn answer(&mut self, request: &Request, caller: &Caller) -> Response {
         if request.path.starts_with("/model") && !request.path.starts_with("/models") {
             self.bedrock.answer(request, caller)
         } else {
@@ -127,7 +124,7 @@ impl servers::amazon::Service for Both {
         }
     }
 
-    fn error(status: u16, code: &str, message: &str) -> servers::wire::Response {
+    fn error(status: u16, code: &str, message: &str) -> Response {
         S3::error(status, code, message)
     }
 }
