@@ -160,6 +160,12 @@ pub struct Recipe {
     /// Embeddings, norms and the head stay as they are. On the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantize>,
+    /// Compute activations again in the backward pass instead of keeping them: `none`, `block` (every decoder layer but
+    /// the last) or `every N` (one layer of each N). The
+    /// numbers stay the same to the bit. On the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "none"))]
+    pub gradient_checkpointing: Option<String>,
     /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
     /// first GPU that this build was made for, else the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -268,6 +268,7 @@ pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
+    loaded.set_gradient_checkpointing(|layer| plan.training.gradient_checkpointing.again(layer));
     Ok(loaded)
 }
 

@@ -8,7 +8,7 @@ use rankine_train::config::OptimizerKind;
 use serde_json::{Value as Json, json};
 
 use super::device::dtype_name;
-use super::{Forecast, Plan, Validation};
+use super::{Forecast, GradientCheckpointing, Plan, Validation};
 use crate::recipe::BaseCompute;
 use crate::terminal::numbers::{bytes, count, counted, float, percent};
 use crate::terminal::table::columns;
@@ -169,6 +169,9 @@ impl Plan {
                 training.gradient_accumulation_steps
             ),
         );
+        if training.gradient_checkpointing != GradientCheckpointing::None {
+            row("", format!("activations computed again: {}", training.gradient_checkpointing));
+        }
         row(
             "learning",
             format!(
