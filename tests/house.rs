@@ -43,7 +43,8 @@ fn no_library_reads_the_environment() {
 #[test]
 fn only_the_hub_opens_a_connection() {
     let others: Vec<&str> = LIBRARIES.into_iter().filter(|name| *name != "hub").chain(["rankine"]).collect();
-    never(&others, &["std::net", "TcpStream", "reqwest", "ureq::", "hf_hub"]);
+    let clients = ["std::net", "TcpStream", "reqwest", "ureq::", "hf_hub", "object_store::", "aws_config", "aws_sdk"];
+    never(&others, &clients);
 }
 
 #[test]

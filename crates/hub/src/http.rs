@@ -69,7 +69,7 @@ impl Http {
         let refused = |what, value: &str| setting(what, value, "expected an address such as http://proxy:3128");
         let proxy = match &config.proxy {
             None => None,
-            Some(given) => Some(proxy(given).ok_or_else(|| refused("HTTPS_PROXY", &given.url))?),
+            Some(given) => Some(given.connected().ok_or_else(|| refused("HTTPS_PROXY", &given.url))?),
         };
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -228,17 +228,6 @@ impl Http {
             }
         })
     }
-}
-
-fn proxy(given: &crate::config::Proxy) -> Option<ureq::Proxy> {
-    let plain = ureq::Proxy::new(&given.url).ok()?;
-    let Some(except) = &given.except else { return Some(plain) };
-    let mut builder = ureq::Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
-    builder =
-        except.split(',').map(str::trim).filter(|host| !host.is_empty()).fold(builder, |b, host| b.no_proxy(host));
-    builder = plain.username().into_iter().fold(builder, |builder, name| builder.username(name));
-    builder = plain.password().into_iter().fold(builder, |builder, word| builder.password(word));
-    builder.build().ok()
 }
 
 /// `Retry-After: 30`, or the time until the limit is lifted in `RateLimit: "api";r=0;t=30`.

@@ -28,6 +28,11 @@ pub enum Event<'a> {
         /// How long.
         wait: Duration,
     },
+    /// A request failed, and is made again after a pause.
+    Retrying {
+        /// Why.
+        reason: &'a str,
+    },
     /// The cache answers instead of the Hub.
     FromCache {
         /// Why.

@@ -1,5 +1,6 @@
 //! One file a command: from arguments to the crates that do the work, and back to the terminal.
 
+pub mod bedrock;
 pub mod bench;
 pub mod cache;
 pub mod chat;

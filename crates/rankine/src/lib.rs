@@ -2,6 +2,7 @@
 //!
 //! This crate reads recipes, decides plans and talks to the terminal; the work is done by the crates below it.
 
+mod account;
 mod base;
 pub mod cli;
 pub mod commands;
@@ -17,13 +18,15 @@ use std::path::PathBuf;
 
 use cli::{Cli, Command};
 use fault::Failure;
-use rankine_hub::HubConfig;
+use rankine_hub::{AwsConfig, HubConfig};
 
 /// What the program took from its environment.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// The Hugging Face Hub and its cache.
     pub hub: HubConfig,
+    /// The account on Amazon.
+    pub aws: AwsConfig,
     /// Where tokenised datasets are kept.
     pub cache: PathBuf,
     /// Whether the person asked for text without colours.
@@ -51,5 +54,6 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Pull(args) => commands::pull::run(&args, environment),
         Command::Cache(args) => commands::cache::run(&args, environment),
         Command::Push(args) => commands::push::run(&args, environment),
+        Command::Bedrock(args) => commands::bedrock::run(&args, environment),
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rankine::cli::Cli;
 use rankine::{Environment, report};
-use rankine_hub::{DEFAULT_ENDPOINT, HubConfig, Proxy, Token};
+use rankine_hub::{AwsConfig, AwsEndpoints, AwsKeys, DEFAULT_ENDPOINT, HubConfig, Proxy, Token};
 
 /// A training step allocates the same sizes again and again; this allocator keeps its pages.
 #[global_allocator]
@@ -59,6 +59,7 @@ fn environment() -> Environment {
     let cache = variable("RANKINE_CACHE").or_else(|| user_cache.map(|cache| cache.join("rankine")));
     Environment {
         hub: hub(hugging_face.as_deref()),
+        aws: aws(home.as_deref()),
         cache: cache.unwrap_or_else(|| std::env::temp_dir().join("rankine-cache")),
         no_color: variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|term| term.as_os_str() == "dumb"),
     }
@@ -66,9 +67,6 @@ fn environment() -> Environment {
 
 /// What Python's `huggingface_hub` reads, in its order.
 fn hub(home: Option<&Path>) -> HubConfig {
-    let text =
-        |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-    let first = |names: &[&str]| names.iter().find_map(|name| text(name));
     let is_on = |name: &str| {
         text(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str()))
     };
@@ -82,13 +80,53 @@ fn hub(home: Option<&Path>) -> HubConfig {
         Token::new(&std::fs::read_to_string(&path).ok()?, path.display().to_string())
     };
     let token = if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { from_environment().or_else(from_file) };
-    let proxy = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
     HubConfig {
         cache,
         endpoint: text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
         token,
         offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().any(is_on),
-        proxy: proxy.map(|url| Proxy { url, except: first(&["NO_PROXY", "no_proxy"]) }),
+        proxy: proxy(),
         ..HubConfig::default()
     }
+}
+
+/// What Amazon's own tools read, in their order.
+fn aws(home: Option<&Path>) -> AwsConfig {
+    let keys = match (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY")) {
+        (Some(id), Some(secret)) => Some(AwsKeys { id, secret, session: text("AWS_SESSION_TOKEN") }),
+        _ => None,
+    };
+    let file = |name: &str, usual: &str| {
+        let path = text(name).map(PathBuf::from).or_else(|| home.map(|home| home.join(".aws").join(usual)));
+        path.filter(|path| path.is_file())
+    };
+    let endpoint = |name: &str| first(&[name, "AWS_ENDPOINT_URL"]);
+    AwsConfig {
+        keys,
+        profile: first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]),
+        config_file: file("AWS_CONFIG_FILE", "config"),
+        credentials_file: file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+        machine: text("AWS_EC2_METADATA_DISABLED").is_none_or(|value| !value.eq_ignore_ascii_case("true")),
+        region: first(&["AWS_REGION", "AWS_DEFAULT_REGION"]),
+        endpoints: AwsEndpoints {
+            s3: endpoint("AWS_ENDPOINT_URL_S3"),
+            bedrock: endpoint("AWS_ENDPOINT_URL_BEDROCK"),
+            bedrock_runtime: endpoint("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        },
+        proxy: proxy(),
+        ..AwsConfig::default()
+    }
+}
+
+fn proxy() -> Option<Proxy> {
+    let url = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])?;
+    Some(Proxy { url, except: first(&["NO_PROXY", "no_proxy"]) })
+}
+
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn first(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| text(name))
 }

@@ -1,6 +1,7 @@
 //! `rankine export`, and the exports of a recipe: made aside, read back, compared, and put in their place.
 
 mod proof;
+mod s3;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use rankine_models::weights::WeightsError;
 use serde::Serialize;
 
 use crate::Environment;
+use crate::account::OnS3;
 use crate::cli::ExportArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::{DevicePlan, stored_dtype};
@@ -37,6 +39,7 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
             Fault::new(format!("`--{}` does not apply to `{}`: {}", unused.setting, args.target, unused.reason));
         return Err(Failure::bad_input(fault.help("leave it out")));
     }
+    let bucket = s3::begin(args, environment)?;
     let source = match (&args.run, &args.base) {
         (Some(run), _) => Source::of_run(run, environment)?,
         (None, Some(base)) => Source::of_folders(base, args.adapter.as_deref(), environment)?,
@@ -46,7 +49,13 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
         }
     };
     let proof = if args.no_proof { Comparison::Skipped } else { Comparison::Made };
-    let exported = source.export(config, &args.out, proof, args.json)?;
+    let exported = match &bucket {
+        None => source.export(config, &args.out, proof, args.json)?,
+        Some(bucket) => {
+            let exported = source.export(config, bucket.local(), proof, args.json)?;
+            bucket.send(exported, args, environment)?
+        }
+    };
     if args.json {
         let text =
             serde_json::to_string_pretty(&exported).map_err(|error| Failure::Failed(Fault::new(chain(&error))))?;
@@ -87,6 +96,9 @@ pub(crate) struct Exported {
     pub(crate) report: ExportReport,
     /// Where.
     pub(crate) out: PathBuf,
+    /// What was sent, where that is on S3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) s3: Option<OnS3>,
 }
 
 impl Export<'_> {
@@ -112,7 +124,7 @@ impl Export<'_> {
         if !self.quiet {
             report.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
         }
-        Ok(Exported { report, out: self.out.to_owned() })
+        Ok(Exported { report, out: self.out.to_owned(), s3: None })
     }
 }
 

@@ -1,26 +1,53 @@
-//! `rankine push`: an adapter or a model becomes a repository on the Hugging Face Hub.
+//! `rankine push`: an adapter or a model becomes a repository on the Hugging Face Hub, or objects on S3.
+
+use rankine_hub::S3Address;
 
 use crate::Environment;
+use crate::account::{self, s3_address};
 use crate::cli::PushArgs;
 use crate::fault::{Failure, Fault};
+use crate::terminal;
 
-/// Uploads, and prints the page.
+/// Uploads, and prints where it is.
 ///
 /// # Errors
-/// A folder that is neither, a token that may not write, an upload that failed.
-#[cfg(feature = "hub")]
+/// A folder that is neither, a token or an account that may not write, an upload that failed.
 pub fn run(args: &PushArgs, environment: &Environment) -> Result<(), Failure> {
+    match s3_address(&args.repository)? {
+        Some(to) => to_s3(args, &to, environment),
+        None => to_hub(args, environment),
+    }
+}
+
+fn to_s3(args: &PushArgs, to: &S3Address, environment: &Environment) -> Result<(), Failure> {
+    account::can_upload(environment, to)?;
+    if args.public || args.message.is_some() {
+        let fault = Fault::new("`--public` and `--message` are for repositories of the Hugging Face Hub");
+        return Err(Failure::bad_input(fault.help("leave them out; who may read a bucket is set in its policy")));
+    }
+    let found = folder::find(&args.folder)?;
+    let files = account::files_below(&found.folder)?;
+    let sent = account::upload(environment, &found.folder, &files, to, args.force, args.json)?;
+    if args.json {
+        return terminal::print(&format!("{:#}\n", serde_json::json!(sent)));
+    }
+    terminal::print(&format!("{to}\n"))
+}
+
+#[cfg(feature = "hub")]
+fn to_hub(args: &PushArgs, environment: &Environment) -> Result<(), Failure> {
     use rankine_hub::{Kind, Repository, Upload, Visibility};
     use serde_json::json;
 
     use crate::repositories::{FindError, Repositories};
-    use crate::terminal;
     use crate::terminal::transfer::Transfer;
 
     let repository = Repository::new(Kind::Model, &args.repository).filter(|repository| repository.name.contains('/'));
     let repository = repository.ok_or_else(|| {
         let fault = Fault::new(format!("`{}` is no name of a repository", args.repository));
-        Failure::bad_input(fault.help("give `org/name`, where `org` is your account or an organisation"))
+        Failure::bad_input(
+            fault.help("give `org/name`, where `org` is your account or an organisation, or `s3://bucket/folder`"),
+        )
     })?;
     let found = folder::find(&args.folder)?;
     if !found.files.iter().any(|file| file == "README.md") {
@@ -54,16 +81,12 @@ pub fn run(args: &PushArgs, environment: &Environment) -> Result<(), Failure> {
 }
 
 /// Says that this program cannot.
-///
-/// # Errors
-/// Always.
 #[cfg(not(feature = "hub"))]
-pub fn run(_: &PushArgs, _: &Environment) -> Result<(), Failure> {
+fn to_hub(_: &PushArgs, _: &Environment) -> Result<(), Failure> {
     let fault = Fault::new("this rankine was built without the feature `hub`, and cannot upload");
     Err(Failure::bad_input(fault.help("build it with its default features")))
 }
 
-#[cfg(feature = "hub")]
 mod folder {
     //! Which folder is meant, and which of its files are uploaded.
 
@@ -73,6 +96,7 @@ mod folder {
     use crate::fault::{Failure, Fault};
 
     /// What is uploaded.
+    #[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "repositories have a message"))]
     #[derive(Debug)]
     pub(super) struct Found {
         pub(super) folder: PathBuf,

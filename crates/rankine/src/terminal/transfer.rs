@@ -85,6 +85,7 @@ impl<'a> Transfer<'a> {
             Event::Waiting { reason, wait } => {
                 self.line(meter, &format!("{}: {reason}; again in {}", self.name, short(wait)));
             }
+            Event::Retrying { reason } => self.line(meter, &format!("{}: {reason}; again", self.name)),
             Event::FromCache { reason, commit } => {
                 let commit = commit.get(..12).unwrap_or(commit);
                 self.line(meter, &format!("note: {reason}; going on with the cached commit {commit} of {}", self.name));
