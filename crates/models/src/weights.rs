@@ -13,6 +13,7 @@ mod part;
 mod write;
 
 pub(crate) use dtype::decode_chunk;
+pub(crate) use write::{Framed, write_framed};
 pub use dtype::{StoredDtype, decode_into, encode};
 pub use fault::{FileFault, FileProblem, WeightsError};
 pub use file::{StoredTensor, TensorFile};
