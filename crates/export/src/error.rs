@@ -9,6 +9,8 @@ use rankine_models::gguf::GgufError;
 use rankine_models::weights::{StoredDtype, WeightsError};
 use thiserror::Error;
 
+use crate::Target;
+
 /// Why an export was not made. Nothing is left of it, and what was at its place before still is.
 #[derive(Debug, Error)]
 pub enum ExportError {
@@ -64,7 +66,7 @@ pub enum ExportError {
         /// The setting.
         setting: &'static str,
         /// The target.
-        target: &'static str,
+        target: Target,
     },
     /// Something at the export's place that it will not overwrite.
     #[error("{}: {reason}; choose another folder, or remove this one", out.display())]

@@ -11,76 +11,19 @@ mod merged;
 mod output;
 mod peft;
 mod product;
+mod target;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rankine_models::weights::{DEFAULT_MAX_SHARD_BYTES, StoredDtype};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
+pub use target::{ExportConfig, ExportDtype, Form, Target, UnusedSetting, Weights};
 
 use output::OutputFolder;
-
-/// What is made of a base and an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// The adapter alone, in peft's format, with its card and tokenizer.
-    Peft,
-    /// One model: base and adapter merged, in safetensors.
-    Merged,
-}
-
-/// The type of a merged model's weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ExportDtype {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-}
-
-impl From<ExportDtype> for StoredDtype {
-    fn from(dtype: ExportDtype) -> Self {
-        match dtype {
-            ExportDtype::F32 => Self::F32,
-            ExportDtype::F16 => Self::F16,
-            ExportDtype::Bf16 => Self::BF16,
-        }
-    }
-}
-
-/// One entry of a recipe's `export`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExportConfig {
-    /// What to make.
-    pub target: Target,
-    /// Type of a merged model's weights; each tensor keeps the base's where absent.
-    #[serde(default)]
-    pub dtype: Option<ExportDtype>,
-    /// Largest file of a merged model's weights, in bytes.
-    #[serde(default = "default_max_shard_bytes")]
-    pub max_shard_bytes: u64,
-}
-
-impl ExportConfig {
-    /// The target with every other setting at its default.
-    pub fn new(target: Target) -> Self {
-        Self { target, dtype: None, max_shard_bytes: default_max_shard_bytes() }
-    }
-}
-
-fn default_max_shard_bytes() -> u64 {
-    DEFAULT_MAX_SHARD_BYTES
-}
 
 /// What goes into an export.
 #[derive(Debug, Clone)]
@@ -134,11 +77,17 @@ pub fn write(
     out: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<WrittenExport, ExportError> {
+    if let Some(UnusedSetting { setting, .. }) = config.unused().first() {
+        return Err(ExportError::Setting { setting, target: config.target });
+    }
     let sources: Vec<&Path> = [Some(inputs.base), inputs.adapter, inputs.tokenizer].into_iter().flatten().collect();
     let folder = OutputFolder::begin(out, &sources)?;
     let made = match config.target {
-        Target::Peft => peft::write(config, inputs, folder.path())?,
-        Target::Merged => merged::write(config, inputs, folder.path(), progress)?,
+        Target::Peft | Target::Vllm => peft::write(inputs, folder.path())?,
+        Target::Merged | Target::Bedrock | Target::HfEndpoint | Target::Sagemaker => {
+            merged::write(config, inputs, folder.path(), progress)?
+        }
+        Target::Mlx => return Err(ExportError::NoAdapter),
     };
     let report = ExportReport {
         rankine: env!("CARGO_PKG_VERSION").to_owned(),

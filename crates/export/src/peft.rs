@@ -10,12 +10,9 @@ use crate::card;
 use crate::companions;
 use crate::error::ExportError;
 use crate::merge_plan::MergePlan;
-use crate::{ExportConfig, ExportInputs, Made};
+use crate::{ExportInputs, Made};
 
-pub(crate) fn write(config: &ExportConfig, inputs: &ExportInputs<'_>, folder: &Path) -> Result<Made, ExportError> {
-    if config.dtype.is_some() {
-        return Err(ExportError::Setting { setting: "dtype", target: "peft" });
-    }
+pub(crate) fn write(inputs: &ExportInputs<'_>, folder: &Path) -> Result<Made, ExportError> {
     let adapter_folder = inputs.adapter.ok_or(ExportError::NoAdapter)?;
     let adapter = AdapterFile::open(adapter_folder)?;
     let base = WeightFiles::open(inputs.base)?;

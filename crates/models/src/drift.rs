@@ -27,22 +27,67 @@ pub struct Drift {
 ///
 /// NaN or infinite logits give an infinite difference.
 pub fn drift(reference: &Model, model: &Model, documents: &[Vec<u32>]) -> Drift {
-    let mut drift = Drift { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0 };
+    let mut drift = Drift::none();
     for document in documents.iter().filter(|document| !document.is_empty()) {
-        let expected = logits(reference, document);
-        let found = logits(model, document);
-        let vocab = expected.len() / document.len();
+        drift.add(&logits(reference, document), &logits(model, document), document.len());
+    }
+    drift
+}
+
+/// A model's logits on some documents, kept without the model.
+#[derive(Debug, Clone)]
+pub struct Logits {
+    /// Each document with its logits, [t * v].
+    documents: Vec<(Vec<u32>, Vec<f32>)>,
+}
+
+impl Logits {
+    /// Values that are kept at most: 1 GB. Longer documents are cut.
+    const VALUES: usize = 1 << 28;
+
+    /// The logits of `model`.
+    pub fn of(model: &Model, documents: &[Vec<u32>]) -> Self {
+        let longest = (Self::VALUES / model.config.vocab_size / documents.len().max(1)).max(1);
+        let documents = documents.iter().filter(|document| !document.is_empty()).map(|document| {
+            let document: Vec<u32> = document.iter().copied().take(longest).collect();
+            let values = logits(model, &document);
+            (document, values)
+        });
+        Self { documents: documents.collect() }
+    }
+
+    /// How far `model` is from them.
+    pub fn drift(&self, model: &Model) -> Drift {
+        let mut drift = Drift::none();
+        for (document, expected) in &self.documents {
+            drift.add(expected, &logits(model, document), document.len());
+        }
+        drift
+    }
+}
+
+impl Drift {
+    fn none() -> Self {
+        Self { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0 }
+    }
+
+    /// Adds a document of `tokens` tokens.
+    fn add(&mut self, expected: &[f32], found: &[f32], tokens: usize) {
+        let vocab = expected.len() / tokens;
+        // Another vocabulary is no rounding.
+        if found.len() != expected.len() {
+            self.max_abs = f32::INFINITY;
+        }
         for (expected, found) in expected.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
-            drift.positions += 1;
-            drift.same_argmax += usize::from(argmax(expected) == argmax(found));
+            self.positions += 1;
+            self.same_argmax += usize::from(argmax(expected) == argmax(found));
             for (expected, found) in expected.iter().zip(found) {
                 let apart = (expected - found).abs();
-                drift.max_abs = drift.max_abs.max(if apart.is_nan() { f32::INFINITY } else { apart });
-                drift.max_logit = drift.max_logit.max(expected.abs());
+                self.max_abs = self.max_abs.max(if apart.is_nan() { f32::INFINITY } else { apart });
+                self.max_logit = self.max_logit.max(expected.abs());
             }
         }
     }
-    drift
 }
 
 /// The logits of every position of one document, [t * v].

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rankine_export::{Target, Weights};
 
 use crate::recipe::{BaseCompute, Dtype};
 
@@ -36,6 +37,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Time training steps: tokens a second, seconds by part, memory.
     Bench(BenchArgs),
+    /// Make a folder for a platform of a run, or of a base and an adapter, and prove that it is what was trained.
+    Export(ExportArgs),
     /// Merge an adapter into its base model.
     Merge(MergeArgs),
     /// Make a new, untrained model to pretrain from scratch.
@@ -306,6 +309,44 @@ pub struct EvalArgs {
     /// Also write every record's tokens and logits (safetensors), to compare with another tool.
     #[arg(long, value_name = "FILE")]
     pub logits: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The folder of a finished run.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["base", "adapter"])]
+    pub run: Option<PathBuf>,
+    /// The base model's folder, or its name on the Hugging Face Hub.
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// The adapter, in PEFT format. Without one, the model itself is exported.
+    #[arg(long, value_name = "DIR", requires = "base")]
+    pub adapter: Option<PathBuf>,
+    /// What to make: peft, merged, bedrock, hf-endpoint, sagemaker, vllm or mlx.
+    #[arg(long)]
+    pub target: Target,
+    /// Folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Type of a merged model's weights; auto is the base model's.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// peft: one rank and one scale for every module, for readers that know no more.
+    #[arg(long)]
+    pub portable: bool,
+    /// hf-endpoint and sagemaker: merged, or adapter.
+    #[arg(long, default_value = "merged", value_name = "WHICH")]
+    pub weights: Weights,
+    /// hf-endpoint: a handler.py, for endpoints without an engine of their own.
+    #[arg(long)]
+    pub handler: bool,
+    /// What the platform is to call the model. Default: the folder's name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -5,7 +5,7 @@ pub mod cache;
 pub mod chat;
 pub mod data;
 pub mod eval;
-mod export;
+pub mod export;
 pub mod generate;
 pub mod init;
 pub mod merge;

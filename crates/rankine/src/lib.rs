@@ -44,6 +44,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Chat(args) => commands::chat::run(&args, environment),
         Command::Eval(args) => commands::eval::run(&args, environment),
         Command::Bench(args) => commands::bench::run(&args, environment),
+        Command::Export(args) => commands::export::run(&args, environment),
         Command::Merge(args) => commands::merge::run(&args, environment),
         Command::Init(args) => commands::init::run(&args),
         Command::Pull(args) => commands::pull::run(&args, environment),

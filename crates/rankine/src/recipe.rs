@@ -13,7 +13,7 @@ mod yaml;
 
 use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
-use rankine_export::Target;
+use rankine_export::{Target, Weights};
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::Compute;
 use rankine_train::config::{LrScheduler, OptimizerKind};
@@ -205,15 +205,30 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportConfig {
-    /// The kind of result.
+    /// What to make.
     pub target: Target,
-    /// Type of the written weights; `auto` is the base model's.
+    /// Type of a merged model's weights; `auto` is the base model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]
     pub dtype: Option<Dtype>,
     /// Folder to write. Default: the target's name in `output_dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
+    /// `peft`: one rank and one scale for every module, for readers that know no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub portable: Option<bool>,
+    /// `hf-endpoint` and `sagemaker`: one merged model, or the adapter for the platform to load beside its base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "merged"))]
+    pub weights: Option<Weights>,
+    /// `hf-endpoint`: a `handler.py` for endpoints without an engine of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub handler: Option<bool>,
+    /// What the platform is to call the model. Default: the name of the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// How products with the frozen base are computed on the CPU.

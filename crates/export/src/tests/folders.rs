@@ -168,11 +168,3 @@ fn an_export_can_be_looked_at_before_it_is_published() {
     assert_eq!(report.files.len() + 1, listing(&place.out()).len());
     assert_eq!(serde_json::from_value::<ExportReport>(json(&place.out().join(REPORT_FILE))).unwrap(), report);
 }
-
-#[test]
-fn a_recipe_says_it_in_few_words() {
-    let config: ExportConfig = serde_json::from_str(r#"{"target":"merged","dtype":"bf16"}"#).unwrap();
-    assert_eq!(config, ExportConfig { dtype: Some(ExportDtype::Bf16), ..merged() });
-    assert!(serde_json::from_str::<ExportConfig>(r#"{"target":"merged","dtyp":"bf16"}"#).is_err());
-    assert!(serde_json::from_str::<ExportConfig>(r#"{"target":"onnx"}"#).is_err());
-}

@@ -1,32 +1,73 @@
-//! Exports, each checked before it is put in its place: a merged model must say what base and adapter say.
+//! `rankine export`, and the exports of a recipe: made aside, read back, compared, and put in their place.
 
-use std::path::Path;
+mod proof;
+mod source;
 
-use rankine_export::{self as export, CardFacts, ExportConfig, ExportDtype, ExportInputs, ExportReport, Target};
-use rankine_models::drift::{Drift, drift};
-use rankine_models::model::Model;
-use rankine_models::weights::{StoredDtype, WeightsError};
+use std::path::{Path, PathBuf};
+
+use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport};
+use rankine_models::drift::Drift;
+use rankine_models::weights::WeightsError;
 use serde::Serialize;
 
-use super::open;
+use crate::Environment;
+use crate::cli::ExportArgs;
 use crate::fault::{Failure, Fault, chain};
-use crate::plan::DevicePlan;
-use crate::terminal::progress;
+use crate::plan::{DevicePlan, stored_dtype};
+use crate::terminal::{self, progress};
+
+pub(crate) use proof::{Proof, Reference};
+pub(crate) use source::{Finished, Source};
+
+/// Makes an export of a run, or of a base and an adapter.
+///
+/// # Errors
+/// What does not fit, what the target would refuse, a folder that cannot be written, an export that computes something
+/// else.
+pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> {
+    let config = ExportConfig {
+        dtype: stored_dtype(args.dtype).map(Into::into),
+        portable: args.portable,
+        weights: args.weights,
+        handler: args.handler,
+        name: args.name.clone(),
+        ..ExportConfig::new(args.target)
+    };
+    if let Some(unused) = config.unused().first() {
+        let fault =
+            Fault::new(format!("`--{}` does not apply to `{}`: {}", unused.setting, args.target, unused.reason));
+        return Err(Failure::bad_input(fault.help("leave it out")));
+    }
+    let source = match (&args.run, &args.base) {
+        (Some(run), _) => Source::of_run(run, environment)?,
+        (None, Some(base)) => Source::of_folders(base, args.adapter.as_deref(), environment)?,
+        (None, None) => {
+            let fault = Fault::new("there is nothing to export");
+            return Err(Failure::bad_input(fault.help("give `--run RUN`, or `--base MODEL` with `--adapter DIR`")));
+        }
+    };
+    let exported = source.export(config, &args.out, args.json)?;
+    if args.json {
+        let text =
+            serde_json::to_string_pretty(&exported).map_err(|error| Failure::Failed(Fault::new(chain(&error))))?;
+        return terminal::print(&format!("{text}\n"));
+    }
+    terminal::print(&exported.line())
+}
 
 /// One export.
 pub(crate) struct Export<'a> {
-    pub(crate) target: Target,
-    /// Type of the written weights; the base's where `None`.
-    pub(crate) dtype: Option<StoredDtype>,
+    pub(crate) config: ExportConfig,
     pub(crate) base: &'a Path,
     /// `None` for a model that was trained in full.
     pub(crate) adapter: Option<&'a Path>,
+    /// Where the tokenizer is, if not with the base.
+    pub(crate) tokenizer: Option<&'a Path>,
     pub(crate) out: &'a Path,
     pub(crate) facts: &'a CardFacts,
     pub(crate) chat_template: Option<&'a str>,
-    /// Token ids of held-out text, on which a merged model is compared.
-    pub(crate) documents: &'a [Vec<u32>],
-    pub(crate) device: DevicePlan,
+    /// What it is compared with; `None` where that was done before.
+    pub(crate) reference: Option<&'a Reference<'a>>,
     pub(crate) quiet: bool,
 }
 
@@ -36,81 +77,68 @@ pub(crate) struct Exported {
     #[serde(flatten)]
     pub(crate) report: ExportReport,
     /// Where.
-    pub(crate) out: std::path::PathBuf,
-    /// How far the merged model is from base and adapter.
+    pub(crate) out: PathBuf,
+    /// How far it is from base and adapter.
     pub(crate) drift: Option<Drift>,
 }
 
 impl Export<'_> {
     /// Writes it aside, checks it, and puts it in its place.
     pub(crate) fn run(&self) -> Result<Exported, Failure> {
-        let config = ExportConfig { dtype: self.dtype.map(export_dtype), ..ExportConfig::new(self.target) };
         let inputs = ExportInputs {
             base: self.base,
             adapter: self.adapter,
-            tokenizer: None,
+            tokenizer: self.tokenizer,
             chat_template: self.chat_template,
             facts: self.facts,
         };
         let written = progress::counting("writing", "MiB", self.quiet, |progress| {
             let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
-            export::write(&config, &inputs, self.out, &mut |at| progress(mib(at.done), mib(at.total)))
+            export::write(&self.config, &inputs, self.out, &mut |at| progress(mib(at.done), mib(at.total)))
         });
         let written = written.map_err(|error| export_failure(&error))?;
-        let drift = match (self.target, self.adapter) {
-            (Target::Merged, Some(adapter)) => Some(self.check(adapter, written.path())?),
-            _ => None,
+        let drift = match self.reference {
+            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(written.path())?),
+            None => None,
         };
         let report = written.publish().map_err(|error| export_failure(&error))?;
         Ok(Exported { report, out: self.out.to_owned(), drift })
     }
+}
 
-    /// Compares the merged model's logits with those of base and adapter, both in f32.
-    fn check(&self, adapter: &Path, merged: &Path) -> Result<Drift, Failure> {
-        let device = self.device.open();
-        let load = |folder: &Path| Model::load(folder, StoredDtype::F32, &device).map_err(|error| open::input(&error));
-        let mut reference = load(self.base)?;
-        open::attach(&mut reference, adapter)?;
-        let merged = load(merged)?;
-        let drift = drift(&reference, &merged, self.documents);
-        let limit = drift.max_logit * tolerance(self.dtype.unwrap_or_else(|| stored_dtype(self.base)));
-        // Written so that a difference that is not a number is refused, too.
-        if drift.max_abs <= limit {
-            return Ok(drift);
-        }
-        let fault = Fault::new(format!(
-            "the merged model differs from base and adapter by {:.2e} in a logit, and {limit:.2e} is the most that rounding \
-             explains; {} was not written",
-            drift.max_abs,
-            self.out.display()
-        ));
-        Err(Failure::Failed(fault.help("export with `dtype: f32`; if the difference stays, please report it")))
+impl Exported {
+    /// What was made, in a line.
+    pub(crate) fn line(&self) -> String {
+        let drift = self.drift.map_or(String::new(), |drift| {
+            format!(
+                "; largest difference of a logit from base and adapter: {:.2e} (the largest logit is {:.1})",
+                drift.max_abs, drift.max_logit
+            )
+        });
+        let what = match self.report.kept_tensors {
+            0 => self.report.target.what().to_owned(),
+            _ => format!("{}, {} tensors merged", self.report.target.what(), self.report.changed_tensors),
+        };
+        format!("{}: {what}{drift}\n", self.out.display())
     }
 }
 
-/// The largest difference that rounding the merged weights explains, as a share of the largest logit.
-///
-/// Seen on SmolLM2-135M with an adapter that moves logits by up to 36 of 43: 4e-6 in f32, 7e-2 in bf16, where every
-/// number equals that of peft's own merge. f16 has three bits more than bf16. A merge with a wrong scale is as far off
-/// as the adapter's own effect.
-fn tolerance(dtype: StoredDtype) -> f32 {
-    match dtype {
-        StoredDtype::F32 => 2e-4,
-        StoredDtype::F16 => 2e-2,
-        StoredDtype::BF16 => 1.5e-1,
-    }
-}
-
-fn stored_dtype(folder: &Path) -> StoredDtype {
-    rankine_models::weights::WeightFiles::open(folder)
-        .map_or(StoredDtype::BF16, |files| crate::plan::usual_dtype(&files))
-}
-
-fn export_dtype(dtype: StoredDtype) -> ExportDtype {
-    match dtype {
-        StoredDtype::F32 => ExportDtype::F32,
-        StoredDtype::F16 => ExportDtype::F16,
-        StoredDtype::BF16 => ExportDtype::Bf16,
+impl Source {
+    /// Makes one export of it.
+    pub(crate) fn export(&self, config: ExportConfig, out: &Path, quiet: bool) -> Result<Exported, Failure> {
+        let reference = Reference::new(&self.base, self.adapter.as_deref(), &self.documents, DevicePlan::CPU);
+        let export = Export {
+            config,
+            base: &self.base,
+            adapter: self.adapter.as_deref(),
+            tokenizer: self.tokenizer.as_deref(),
+            out,
+            facts: &self.facts,
+            chat_template: self.chat_template.as_deref(),
+            reference: Some(&reference),
+            quiet,
+        };
+        export.run()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rankine_data::{Batch, Example};
-use rankine_export::{CardFacts, Target};
+use rankine_export::{ExportConfig, Target};
 use rankine_models::model::Model;
 use rankine_nn::lora::AdapterKind;
 use rankine_nn::parameter::Pass;
@@ -20,7 +20,7 @@ use rankine_train::objective::supervised;
 use rankine_train::run::{End, Outcome, RunConfig, SamplePrompt, TrainData, TrainError, train};
 use serde_json::json;
 
-use super::export::{Export, Exported};
+use super::export::{Export, Exported, Finished, Reference};
 use super::open::{self, chat_ids, input, prompt_ids, stop_tokens};
 use crate::Environment;
 use crate::cli::TrainArgs;
@@ -90,12 +90,6 @@ struct Sample {
     text: String,
 }
 
-/// What goes beside exported weights.
-struct Beside<'a> {
-    facts: &'a CardFacts,
-    chat_template: Option<&'a str>,
-}
-
 impl Run<'_> {
     fn go(&self, mut model: Model, prepared: Prepared) -> Result<(), Failure> {
         let plan = &self.plan;
@@ -159,7 +153,9 @@ impl Run<'_> {
         // An exported folder renders conversations as they were rendered in training.
         let template = tokenizer.chat_template().filter(|_| plan.data.chat_template.is_some());
         let template = template.map(|template| template.source());
-        let exported = self.export(&outcome, &Beside { facts: &facts, chat_template: template }, &documents)?;
+        let finished = Finished { facts, chat_template: template.map(str::to_owned), documents };
+        let exported = self.export(&outcome, &finished)?;
+        finished.write(&plan.output.output_dir)?;
         if self.args.json {
             return terminal::print(&summary::export_events(&exported));
         }
@@ -177,20 +173,22 @@ impl Run<'_> {
     }
 
     /// The adapter with its card and tokenizer, then what the recipe asks for.
-    fn export(&self, outcome: &Outcome, beside: &Beside<'_>, documents: &[Vec<u32>]) -> Result<Vec<Exported>, Failure> {
+    fn export(&self, outcome: &Outcome, finished: &Finished) -> Result<Vec<Exported>, Failure> {
         let plan = &self.plan;
         let full = plan.adapter.kind == AdapterKind::Full;
         if !full {
-            self.finish_adapter(&outcome.path, beside)?;
+            self.finish_adapter(&outcome.path, finished)?;
         }
+        let base = if full { &outcome.path } else { &plan.model.folder };
+        let adapter = (!full).then_some(outcome.path.as_path());
+        let reference = Reference::new(base, adapter, &finished.documents, plan.model.device);
         let mut exported = Vec::new();
         for asked in &plan.output.export {
             let export = Export {
-                dtype: asked.dtype,
-                base: if full { &outcome.path } else { &plan.model.folder },
-                adapter: (!full).then_some(outcome.path.as_path()),
-                documents,
-                ..self.new_export(asked.target, &asked.out, beside)
+                base,
+                adapter,
+                reference: Some(&reference),
+                ..self.new_export(asked.config.clone(), &asked.out, finished)
             };
             exported.push(export.run()?);
         }
@@ -198,7 +196,7 @@ impl Run<'_> {
     }
 
     /// Puts card, tokenizer and config files beside the trained tensors.
-    fn finish_adapter(&self, adapter: &Path, beside: &Beside<'_>) -> Result<(), Failure> {
+    fn finish_adapter(&self, adapter: &Path, finished: &Finished) -> Result<(), Failure> {
         let bare = adapter.with_file_name(".adapter.bare");
         let io = |error: std::io::Error| folder::failed_at(adapter, &error);
         if bare.exists() {
@@ -209,7 +207,7 @@ impl Run<'_> {
             base: &self.plan.model.folder,
             adapter: Some(&bare),
             quiet: true,
-            ..self.new_export(Target::Peft, adapter, beside)
+            ..self.new_export(ExportConfig::new(Target::Peft), adapter, finished)
         };
         if let Err(failure) = export.run() {
             // What was trained must not be lost over its card.
@@ -219,17 +217,16 @@ impl Run<'_> {
         fs::remove_dir_all(&bare).map_err(io)
     }
 
-    fn new_export<'e>(&'e self, target: Target, out: &'e Path, beside: &Beside<'e>) -> Export<'e> {
+    fn new_export<'e>(&'e self, config: ExportConfig, out: &'e Path, finished: &'e Finished) -> Export<'e> {
         Export {
-            target,
-            dtype: None,
+            config,
             base: &self.plan.model.folder,
             adapter: None,
+            tokenizer: None,
             out,
-            facts: beside.facts,
-            chat_template: beside.chat_template,
-            documents: &[],
-            device: self.plan.model.device,
+            facts: &finished.facts,
+            chat_template: finished.chat_template.as_deref(),
+            reference: None,
             quiet: self.args.json || self.args.quiet,
         }
     }

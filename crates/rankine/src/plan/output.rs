@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rankine_export::Target;
-use rankine_models::weights::StoredDtype;
+use rankine_export::{ExportConfig, Form};
 use rankine_nn::lora::AdapterKind;
 use rankine_train::checkpoint::Checkpoint;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::device::{dtype_name, stored_dtype};
+use super::device::stored_dtype;
 use super::{Decider, defaults};
 
 /// What is written, and where.
@@ -25,17 +24,11 @@ pub struct OutputPlan {
 /// One thing that is made from the trained adapter.
 #[derive(Debug, Serialize)]
 pub struct ExportPlan {
-    /// The kind of result.
-    pub target: Target,
+    /// What, and how.
+    #[serde(flatten)]
+    pub config: ExportConfig,
     /// The folder to write.
     pub out: PathBuf,
-    /// The type of the written weights; the base model's where `None`.
-    #[serde(serialize_with = "serialize_dtype")]
-    pub dtype: Option<StoredDtype>,
-}
-
-fn serialize_dtype<S: Serializer>(dtype: &Option<StoredDtype>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&dtype.map_or_else(|| "auto".to_owned(), dtype_name))
 }
 
 /// Whether a run was begun in the folder. One that was killed before its first checkpoint has none.
@@ -73,20 +66,23 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<
     let mut export: Vec<ExportPlan> = Vec::new();
     for (index, asked) in recipe.export.unwrap_or_default().into_iter().enumerate() {
         let path = format!("export[{index}]");
-        if adapter == AdapterKind::Full && asked.target == Target::Peft {
+        let config = ExportConfig {
+            dtype: asked.dtype.and_then(stored_dtype).map(Into::into),
+            portable: asked.portable.unwrap_or_default(),
+            weights: asked.weights.unwrap_or_default(),
+            handler: asked.handler.unwrap_or_default(),
+            name: asked.name,
+            ..ExportConfig::new(asked.target)
+        };
+        if adapter == AdapterKind::Full && config.form() != Form::Model {
             let what = format!("`{path}`: `adapter: full` has no adapter to export");
             decider.fault(&path, what, "leave it out: the trained model itself is written to `model` in `output_dir`");
             continue;
         }
-        let name = match asked.target {
-            Target::Merged => "merged",
-            Target::Peft => "peft",
-        };
-        if asked.target == Target::Peft && asked.dtype.is_some() {
-            let key = format!("{path}.dtype");
-            decider.without(&key, "an adapter in PEFT format is f32");
+        for unused in config.unused() {
+            decider.without(&format!("{path}.{}", unused.setting), unused.reason);
         }
-        let out = asked.out.map_or_else(|| output_dir.join(name), PathBuf::from);
+        let out = asked.out.map_or_else(|| output_dir.join(asked.target.name()), PathBuf::from);
         if export.iter().any(|other| other.out == out) || written.contains(&out) {
             let what = format!("`{path}`: something else is written to {}", out.display());
             decider.fault(&path, what, "give another `out`");
@@ -96,7 +92,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<
         {
             decider.fault(&path, format!("`{path}.out` is the base model's own folder"), "give another folder");
         }
-        export.push(ExportPlan { target: asked.target, out, dtype: asked.dtype.and_then(stored_dtype) });
+        export.push(ExportPlan { config, out });
     }
     Some(OutputPlan { output_dir, resume, export })
 }

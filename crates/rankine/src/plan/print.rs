@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rankine_export::Target;
 use rankine_models::attach::AdapterLayout;
 use rankine_nn::lora::AdapterKind;
 use rankine_train::config::OptimizerKind;
@@ -221,11 +220,8 @@ impl Plan {
         let resume = if self.output.resume { ", going on from its newest checkpoint" } else { "" };
         row("output", format!("{}{resume}", folder.display()));
         for export in &self.output.export {
-            let target = match export.target {
-                Target::Merged => "merged model",
-                Target::Peft => "adapter in PEFT format",
-            };
-            let dtype = export.dtype.map_or(String::new(), |dtype| format!(" in {}", dtype_name(dtype)));
+            let target = export.config.target.what();
+            let dtype = export.config.dtype.map_or(String::new(), |dtype| format!(" in {}", dtype_name(dtype.into())));
             row("", format!("{target}{dtype}: {}", export.out.display()));
         }
     }

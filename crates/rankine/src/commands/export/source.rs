@@ -1,0 +1,157 @@
+//! What an export is made of: a finished run, or a base and an adapter.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rankine_export::CardFacts;
+use rankine_models::adapter_file::read_config;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::Environment;
+use crate::base;
+use crate::commands::open;
+use crate::fault::{Failure, Fault, chain};
+
+/// Text on which an export is compared where no held-out text is known: prose, code, other scripts, numbers.
+const SAMPLES: [&str; 4] = [
+    "The quick brown fox jumps over the lazy dog. It was the best of times, it was the worst of times; every cloud has \
+     a silver lining, and a stitch in time saves nine.",
+    "fn main() {\n    let total: u64 = (1..=100).filter(|n| n % 3 == 0).sum();\n    println!(\"{total}\");\n}\n",
+    "{\"order\": \"JZ-5397\", \"items\": [{\"name\": \"lamp\", \"price\": 12.50}], \"paid\": true, \"total\": 1250.75}",
+    "Où est la bibliothèque ? Die Straße ist naß. Привет, мир. 今日はいい天気ですね。 3.14159 2.71828 1.41421",
+];
+/// Tokens of each that are compared.
+const SAMPLE_TOKENS: usize = 128;
+
+/// What a run leaves for later exports: `finished.json` in its folder.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Finished {
+    /// What cards say of the training.
+    pub(crate) facts: CardFacts,
+    /// The chat template that was trained with, where it is not the tokenizer's own.
+    pub(crate) chat_template: Option<String>,
+    /// Token ids of held-out text.
+    pub(crate) documents: Vec<Vec<u32>>,
+}
+
+impl Finished {
+    const FILE: &str = "finished.json";
+
+    /// Writes it into a run's folder.
+    pub(crate) fn write(&self, run: &Path) -> Result<(), Failure> {
+        let path = run.join(Self::FILE);
+        let failed = |error: &dyn std::error::Error| {
+            Failure::Failed(Fault::new(format!("{}: {}", path.display(), chain(error))))
+        };
+        let text = serde_json::to_string(self).map_err(|error| failed(&error))?;
+        rankine_models::weights::write_aside(&path, text.as_bytes()).map_err(|error| failed(&error))
+    }
+
+    fn read(run: &Path) -> Result<Option<Self>, Failure> {
+        let path = run.join(Self::FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        read_json(&path).map(Some)
+    }
+}
+
+/// What an export is made of.
+pub(crate) struct Source {
+    pub(crate) base: PathBuf,
+    /// `None` for a model that needs none.
+    pub(crate) adapter: Option<PathBuf>,
+    /// Where the tokenizer is, if not with the base.
+    pub(crate) tokenizer: Option<PathBuf>,
+    pub(crate) facts: CardFacts,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) documents: Vec<Vec<u32>>,
+}
+
+impl Source {
+    /// A finished run.
+    pub(crate) fn of_run(run: &Path, environment: &Environment) -> Result<Self, Failure> {
+        let refuse = |what: String, help: &str| Err(Failure::bad_input(Fault::new(what).help(help)));
+        let plan_file = run.join("plan.json");
+        if !plan_file.is_file() {
+            let what = format!("{} is not the folder of a run: it has no plan.json", run.display());
+            return refuse(what, "give the `output_dir` of a run, or `--base MODEL --adapter DIR`");
+        }
+        let plan: Json = read_json(&plan_file)?;
+        let finished = Finished::read(run)?.unwrap_or_default();
+        let (model, adapter) = (run.join("model"), run.join("adapter"));
+        let mut source = if model.join("config.json").is_file() && !adapter.is_dir() {
+            Self::of_paths(model, None)
+        } else if adapter.join("adapter_config.json").is_file() {
+            Self::of_paths(planned_base(&plan["model"], environment)?, Some(adapter))
+        } else {
+            let what = format!("{} has neither an adapter nor a model: the run did not end", run.display());
+            return refuse(what, "go on with it: `rankine train RECIPE --resume`");
+        };
+        source.facts = finished.facts;
+        source.chat_template = finished.chat_template;
+        source.documents = finished.documents;
+        source.with_documents()
+    }
+
+    /// A base by its folder or name, and an adapter.
+    pub(crate) fn of_folders(base: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
+        let base = open::find_model(base, environment)?;
+        let adapter = adapter.map(open::adapter_folder);
+        if let Some(adapter) = &adapter {
+            read_config(adapter).map_err(|error| open::input(&error))?;
+        }
+        Self::of_paths(base, adapter).with_documents()
+    }
+
+    fn of_paths(base: PathBuf, adapter: Option<PathBuf>) -> Self {
+        // An adapter that brings a tokenizer was trained with that one.
+        let tokenizer = adapter.clone().filter(|adapter| adapter.join("tokenizer.json").is_file());
+        let facts = CardFacts::default();
+        Self { base, adapter, tokenizer, facts, chat_template: None, documents: Vec::new() }
+    }
+
+    /// With text to compare on: the samples as the tokenizer has them where there is no held-out text; plain ids where
+    /// there is no tokenizer either, as a merge needs none.
+    fn with_documents(mut self) -> Result<Self, Failure> {
+        if self.documents.iter().any(|document| !document.is_empty()) {
+            return Ok(self);
+        }
+        self.documents = match base::tokenizer(self.tokenizer.as_deref().unwrap_or(&self.base), None) {
+            Ok(tokenizer) => {
+                let ids = SAMPLES.iter().map(|text| {
+                    let mut ids = open::prompt_ids(&tokenizer, text)?;
+                    ids.truncate(SAMPLE_TOKENS);
+                    Ok(ids)
+                });
+                ids.collect::<Result<_, Failure>>()?
+            }
+            Err(_) => vec![(1..64).collect()],
+        };
+        Ok(self)
+    }
+}
+
+/// The base of a run: where it was, else by its name on the Hub.
+fn planned_base(model: &Json, environment: &Environment) -> Result<PathBuf, Failure> {
+    let text = |key: &str| model[key].as_str().unwrap_or_default();
+    let folder = PathBuf::from(text("folder"));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    if model["local"] == true {
+        let fault = Fault::new(format!("the run's base model is no longer at {}", folder.display()));
+        return Err(Failure::bad_input(fault.help("give it with `--base MODEL --adapter RUN/adapter`")));
+    }
+    let (name, _) = rankine_hub::split_revision(text("reference"));
+    let at = model["commit"].as_str().map_or_else(String::new, |commit| format!("@{commit}"));
+    open::find_model(&format!("{name}{at}"), environment)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let bad =
+        |error: &dyn std::error::Error| Failure::bad_input(Fault::new(format!("{}: {}", path.display(), chain(error))));
+    let text = fs::read(path).map_err(|error| bad(&error))?;
+    serde_json::from_slice(&text).map_err(|error| bad(&error))
+}
