@@ -6,8 +6,10 @@
 mod card;
 mod companions;
 mod error;
+mod gguf;
 mod merge_plan;
 mod merged;
+mod ollama;
 mod output;
 mod peft;
 mod product;
@@ -21,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
-pub use target::{ExportConfig, ExportDtype, Form, Target, UnusedSetting, Weights};
+pub use target::{ExportConfig, ExportDtype, Form, Quantize, Target, UnusedSetting, Weights};
 
 use output::OutputFolder;
 
@@ -88,6 +90,8 @@ pub fn write(
             merged::write(config, inputs, folder.path(), progress)?
         }
         Target::Mlx => return Err(ExportError::NoAdapter),
+        Target::Gguf => gguf::write(config, inputs, folder.path(), progress)?,
+        Target::Ollama => ollama::write(config, inputs, folder.path(), progress)?,
     };
     let report = ExportReport {
         rankine: env!("CARGO_PKG_VERSION").to_owned(),

@@ -183,7 +183,7 @@ impl Output<'_> {
                 tensor: self.name.clone(),
                 row: (first + at) / columns,
                 value: values[at],
-                dtype: self.dtype,
+                dtype: self.dtype.name(),
             }),
             None => Ok(()),
         }

@@ -5,6 +5,7 @@
 //! that. Weights are dequantised when they are asked for, a block of rows at a time. `describe`, `vocabulary`, `quantize` and
 //! `write` go the other way, each beside what reads it.
 
+mod adapter;
 mod config;
 mod cursor;
 mod dequantize;
@@ -30,6 +31,7 @@ mod golden_tests;
 #[cfg(test)]
 mod test_file;
 
+pub use adapter::{GgufAdapter, GgufUpdate, LORA_A, LORA_B, read_adapter};
 pub use describe::{describe, rope_factors};
 pub use fault::{GgufError, GgufProblem};
 pub use find::{GgufFiles, find};

@@ -216,7 +216,7 @@ impl Packed<'_> {
 
 /// Where the checkpoint's row lies in the file. Rotary positions pair value `i` of a head with value `i + e / 2`; in
 /// ggml's llama the two are neighbours, so rows `(half, i)` of a head of `width` rows lie at `(i, half)`.
-fn stored_row(row: usize, width: usize) -> usize {
+pub(super) fn stored_row(row: usize, width: usize) -> usize {
     let (head, within) = (row / width, row % width);
     let (half, i) = (within / (width / 2), within % (width / 2));
     head * width + 2 * i + half

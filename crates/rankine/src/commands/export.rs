@@ -5,7 +5,7 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport};
+use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport, Form};
 use rankine_models::drift::Drift;
 use rankine_models::weights::WeightsError;
 use serde::Serialize;
@@ -27,6 +27,7 @@ pub(crate) use source::{Finished, Source};
 pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> {
     let config = ExportConfig {
         dtype: stored_dtype(args.dtype).map(Into::into),
+        quantize: args.quantize,
         portable: args.portable,
         weights: args.weights,
         handler: args.handler,
@@ -80,6 +81,18 @@ pub(crate) struct Exported {
     pub(crate) out: PathBuf,
     /// How far it is from base and adapter.
     pub(crate) drift: Option<Drift>,
+    /// Whether its weights are integers, whose differences are reported and bound to no limit.
+    #[serde(skip)]
+    pub(crate) quantized: bool,
+}
+
+/// How another distribution of the next token is told.
+pub(crate) fn divergence(drift: &Drift) -> String {
+    format!(
+        "KL divergence of the next token from base and adapter: mean {:.2e}, 99th percentile {:.2e}; the likeliest token \
+         is the same at {} of {} places",
+        drift.kl_mean, drift.kl_p99, drift.same_argmax, drift.positions
+    )
 }
 
 impl Export<'_> {
@@ -98,11 +111,13 @@ impl Export<'_> {
         });
         let written = written.map_err(|error| export_failure(&error))?;
         let drift = match self.reference {
+            Some(_) if self.config.form() == Form::GgufAdapter => None,
             Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(written.path())?),
             None => None,
         };
         let report = written.publish().map_err(|error| export_failure(&error))?;
-        Ok(Exported { report, out: self.out.to_owned(), drift })
+        let quantized = self.config.quantize.is_some();
+        Ok(Exported { report, out: self.out.to_owned(), drift, quantized })
     }
 }
 
@@ -110,6 +125,9 @@ impl Exported {
     /// What was made, in a line.
     pub(crate) fn line(&self) -> String {
         let drift = self.drift.map_or(String::new(), |drift| {
+            if self.quantized {
+                return format!("; {}", divergence(&drift));
+            }
             format!(
                 "; largest difference of a logit from base and adapter: {:.2e} (the largest logit is {:.1})",
                 drift.max_abs, drift.max_logit
@@ -156,6 +174,8 @@ pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
         | E::Setting { .. }
         | E::Occupied { .. }
         | E::Overlap { .. }
+        | E::Config(_)
+        | E::Inexpressible { .. }
         | E::MissingFile { .. } => Failure::bad_input(fault),
         _ => Failure::Failed(fault),
     }
