@@ -3,7 +3,7 @@
 //! What `convert_hf_to_gguf.py` and `convert_lora_to_gguf.py` of llama.cpp write for the same folder; `models::gguf` holds
 //! the format.
 
-mod lora;
+pub(crate) mod lora;
 mod model;
 mod source;
 

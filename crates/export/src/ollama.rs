@@ -3,8 +3,8 @@
 //! Ollama does not read the chat template in the file: a Modelfile has one of its own, in Go's template language
 //! (<https://docs.ollama.com/modelfile>, <https://docs.ollama.com/template>).
 
-mod chat_format;
-mod go_template;
+pub(crate) mod chat_format;
+pub(crate) mod go_template;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -140,7 +140,3 @@ fn quoted(text: &str) -> Result<String, String> {
     }
     Ok(format!("\"{text}\""))
 }
-
-#[cfg(test)]
-#[path = "ollama/tests.rs"]
-mod tests;

@@ -1,5 +1,7 @@
 mod folders;
+mod gguf;
 mod merging;
+mod ollama;
 
 use std::collections::BTreeMap;
 use std::fs;

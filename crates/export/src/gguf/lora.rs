@@ -135,7 +135,7 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 /// What llama.cpp would compute with the adapter in `exported`, as an adapter in peft's terms for `base`. `trained` is the
 /// configuration of the adapter that was exported.
-pub fn read(exported: &Path, base: &Path, trained: &AdapterConfig) -> Result<Adapter, ExportError> {
+pub(crate) fn read(exported: &Path, base: &Path, trained: &AdapterConfig) -> Result<Adapter, ExportError> {
     let decoder = DecoderConfig::from_folder(base)?;
     let found = read_adapter(&exported.join(ADAPTER_FILE))?;
     let mut tensors = BTreeMap::new();
@@ -171,7 +171,3 @@ pub fn read(exported: &Path, base: &Path, trained: &AdapterConfig) -> Result<Ada
     };
     Ok(Adapter { config, tensors })
 }
-
-#[cfg(test)]
-#[path = "lora_tests.rs"]
-mod tests;
