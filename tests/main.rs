@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod export;
 mod house;
 mod hub;
 #[path = "../crates/hub/tests/server/mod.rs"]

@@ -38,6 +38,9 @@ def arguments(description, needs_model=True):
     parser.add_argument("--rankine", type=pathlib.Path, default=ROOT / "target/debug/rankine", help="the binary")
     parser.add_argument("--model", type=pathlib.Path, required=needs_model, help="SmolLM2-135M's folder")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/interop", help="where results go")
+    # Not resolved: the interpreter of a virtual environment is a link.
+    parser.add_argument("--python4", help="the Python of an environment with transformers 4.51.3, for platforms.py")
+    parser.add_argument("--mlx", help="the Python of an environment with mlx-lm, for platforms.py")
     args = parser.parse_args()
     for name in ("rankine", "model", "work"):
         if getattr(args, name) is not None:

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rankine_models::adapter_file::{AdapterFile, AdapterKey};
 use rankine_models::companions::Companions;
+use rankine_models::drift::Drift;
 use rankine_models::gguf;
 use serde::{Deserialize, Serialize};
 
@@ -86,16 +87,64 @@ pub(crate) fn base_model(inputs: &ExportInputs<'_>, adapter: Option<&AdapterFile
     inputs.facts.base_model.clone().or_else(|| adapter?.config.base_model_name_or_path.clone())
 }
 
+/// A card before it is known how far the export is from what was trained.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    /// Front matter, heading and table.
+    head: String,
+    /// Paragraphs.
+    notes: Vec<String>,
+    /// What went in.
+    made_of: Vec<(String, String)>,
+    /// How it is used, in Markdown.
+    usage: String,
+}
+
+impl Card {
+    /// Adds a paragraph.
+    pub(crate) fn say(&mut self, paragraph: &str) {
+        self.notes.push(paragraph.to_owned());
+    }
+
+    /// Replaces the lines on how it is used.
+    pub(crate) fn used_by(&mut self, usage: String) {
+        self.usage = usage;
+    }
+
+    /// The text of the file.
+    pub(crate) fn render(&self, proof: Option<&Drift>) -> String {
+        let mut text = self.head.clone();
+        self.notes.iter().for_each(|note| _ = writeln!(text, "\n{note}"));
+        if let Some(proof) = proof {
+            let _ = writeln!(
+                text,
+                "\nThe files were read back and compared with base and adapter in f32 on {} held-out tokens: no logit \
+                 differs by more than {:.2e} (the largest is {:.1}), and {} of {} likeliest tokens are the same. The KL \
+                 divergence of the next token is {:.2e} on average, and 99 of 100 are below {:.2e}.",
+                proof.positions,
+                proof.max_abs,
+                proof.max_logit,
+                proof.same_argmax,
+                proof.positions,
+                proof.kl_mean,
+                proof.kl_p99
+            );
+        }
+        provenance(&mut text, &self.made_of);
+        let _ = write!(text, "\n## Use\n\n{}", self.usage);
+        text
+    }
+}
+
 /// The card of an adapter.
-pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_model: Option<&str>) -> String {
+pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_model: Option<&str>) -> Card {
     let mut tags = vec![if adapter.config.use_dora { "dora" } else { "lora" }.to_owned(), "transformers".to_owned()];
     if let Some(id) = base_model.filter(|name| is_hub_id(name)) {
         tags.insert(0, format!("base_model:adapter:{id}"));
     }
-    let mut card = front_matter(inputs, base_model, "adapter", "peft", &tags);
-    heading(&mut card, inputs, base_model, "adapter");
-    table(&mut card, inputs, Some(adapter), base_model);
-    provenance(&mut card, &made_of(inputs, Some(adapter)));
+    let mut head = front_matter(inputs, base_model, "adapter", "peft", &tags);
+    heading(&mut head, inputs, base_model, "adapter");
+    table(&mut head, inputs, Some(adapter), base_model);
     let load = match gguf_name(inputs.base) {
         None => "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n\
                  model = AutoPeftModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
@@ -107,11 +156,8 @@ pub(crate) fn adapter(inputs: &ExportInputs<'_>, adapter: &AdapterFile, base_mod
              model = PeftModel.from_pretrained(base, \"path/to/this/folder\")\n"
         ),
     };
-    let _ = write!(
-        card,
-        "\n## Use\n\n```python\n{load}tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n"
-    );
-    card
+    let usage = format!("```python\n{load}tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n");
+    Card { head, notes: Vec::new(), made_of: made_of(inputs, Some(adapter)), usage }
 }
 
 /// The name of the file, where the base is a GGUF file.
@@ -128,22 +174,18 @@ pub(crate) fn merged(
     adapter: Option<&AdapterFile>,
     base_model: Option<&str>,
     changed_tensors: usize,
-) -> String {
-    let mut card = front_matter(inputs, base_model, "finetune", "transformers", &[]);
-    heading(&mut card, inputs, base_model, "merged");
-    table(&mut card, inputs, adapter, base_model);
-    if adapter.is_some() {
-        let _ = writeln!(
-            card,
-            "\nThe adapter was merged into {changed_tensors} tensors in f32; the others are the base's."
-        );
-    }
-    provenance(&mut card, &made_of(inputs, adapter));
-    card.push_str(
-        "\n## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+) -> Card {
+    let mut head = front_matter(inputs, base_model, "finetune", "transformers", &[]);
+    heading(&mut head, inputs, base_model, "merged");
+    table(&mut head, inputs, adapter, base_model);
+    let usage = "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
          model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n\
-         tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n",
-    );
+         tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n```\n"
+        .to_owned();
+    let mut card = Card { head, notes: Vec::new(), made_of: made_of(inputs, adapter), usage };
+    if adapter.is_some() {
+        card.say(&format!("The adapter was merged into {changed_tensors} tensors in f32; the others are the base's."));
+    }
     card
 }
 
@@ -153,18 +195,16 @@ pub(crate) fn gguf(
     adapter: Option<&AdapterFile>,
     base_model: Option<&str>,
     weights: Weights,
-    usage: &str,
-) -> String {
+    usage: String,
+) -> Card {
     let (relation, what) = match weights {
         Weights::Merged => ("finetune", "GGUF"),
         Weights::Adapter => ("adapter", "adapter GGUF"),
     };
-    let mut card = front_matter(inputs, base_model, relation, "gguf", &["llama.cpp".to_owned()]);
-    heading(&mut card, inputs, base_model, what);
-    table(&mut card, inputs, adapter, base_model);
-    provenance(&mut card, &made_of(inputs, adapter));
-    let _ = write!(card, "\n## Use\n\n{usage}");
-    card
+    let mut head = front_matter(inputs, base_model, relation, "gguf", &["llama.cpp".to_owned()]);
+    heading(&mut head, inputs, base_model, what);
+    table(&mut head, inputs, adapter, base_model);
+    Card { head, notes: Vec::new(), made_of: made_of(inputs, adapter), usage }
 }
 
 /// The licence's identifier: what the user said, else the base's.
@@ -319,7 +359,7 @@ mod tests {
         let datasets =
             [("org/data", 3), ("local.jsonl", 4)].map(|(name, records)| DatasetFacts { name: name.into(), records });
         let facts = CardFacts { datasets: datasets.to_vec(), eval_loss: Some(1.25), ..CardFacts::default() };
-        let card = merged(&inputs(base.path(), &facts), None, Some("org/base"), 0);
+        let card = merged(&inputs(base.path(), &facts), None, Some("org/base"), 0).render(None);
         let expected = "---\nbase_model: org/base\nbase_model_relation: finetune\nlibrary_name: transformers\n\
                         pipeline_tag: text-generation\nlicense: apache-2.0\ndatasets:\n- org/data\n---\n";
         assert!(card.starts_with(expected), "{card}");
@@ -337,7 +377,7 @@ mod tests {
             figures: vec![("x|y".into(), "1\n2".into())],
             ..CardFacts::default()
         };
-        let card = merged(&inputs(base.path(), &facts), None, Some("./models/a: b"), 0);
+        let card = merged(&inputs(base.path(), &facts), None, Some("./models/a: b"), 0).render(None);
         assert!(!card.contains("base_model:") && !card.contains("evil"), "{card}");
         assert!(card.contains("# a --- b\n") && card.contains("| x\\|y | 1 2 |"), "{card}");
         assert!(card.contains("| Base model | ./models/a: b |"));

@@ -11,6 +11,8 @@ use rankine_models::weights::WeightsError;
 use thiserror::Error;
 
 use crate::Target;
+use crate::check::Finding;
+use crate::portable::PortableFault;
 
 /// Why an export was not made. Nothing is left of it, and what was at its place before still is.
 #[derive(Debug, Error)]
@@ -69,6 +71,35 @@ pub enum ExportError {
         /// The target.
         target: Target,
     },
+    /// What the target's readers cannot be told.
+    #[error(
+        "the target `{target}` cannot hold this adapter:\n{}\nmerge it instead: the target `merged`",
+        Sentences(faults)
+    )]
+    NotPortable {
+        /// The target.
+        target: Target,
+        /// At least one.
+        faults: Vec<PortableFault>,
+    },
+    /// What the platform would reject, or load wrongly in silence.
+    #[error("{} would not be accepted as `{target}`:\n{}", out.display(), Sentences(findings))]
+    Rules {
+        /// Where the export was to go.
+        out: PathBuf,
+        /// The target.
+        target: Target,
+        /// The errors.
+        findings: Vec<Finding>,
+    },
+    /// Settings that the target's spelling cannot say.
+    #[error("{}: {reason}", file.display())]
+    Spelling {
+        /// The file.
+        file: PathBuf,
+        /// What.
+        reason: String,
+    },
     /// Something at the export's place that it will not overwrite.
     #[error("{}: {reason}; choose another folder, or remove this one", out.display())]
     Occupied {
@@ -102,7 +133,7 @@ pub enum ExportError {
         /// The file.
         file: PathBuf,
         /// The target.
-        target: &'static str,
+        target: Target,
     },
     /// A JSON file of the base that is none.
     #[error("{}: not a JSON object: {reason}", file.display())]
@@ -162,6 +193,16 @@ pub enum MergeFault {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// More tokens at one end of the model than at the other.
+    #[error(
+        "the adapter extends the vocabulary at one end only: the embedding has {embedding} tokens and the head {head}"
+    )]
+    Vocabulary {
+        /// Rows of the embedding.
+        embedding: usize,
+        /// Rows of the head.
+        head: usize,
+    },
     /// A module that should carry an adapter and does not.
     #[error("`{module}` is targeted by adapter_config.json, and the adapter has no tensors for it")]
     MissingAdapter {
@@ -178,6 +219,16 @@ pub enum MergeFault {
 
 /// Another base mismatches in hundreds of tensors, and the first few say as much.
 const SHOWN: usize = 40;
+
+/// A line each.
+struct Sentences<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Sentences<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(|fault| format!("  {fault}")).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
 
 struct Lines<'a>(&'a [MergeFault]);
 

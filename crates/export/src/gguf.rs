@@ -9,10 +9,6 @@ mod source;
 
 use std::path::Path;
 
-use rankine_models::adapter_file::AdapterFile;
-use rankine_models::weights::write_aside;
-
-use crate::card;
 use crate::companions;
 use crate::error::ExportError;
 use crate::{ExportConfig, ExportInputs, Made, Progress, Weights};
@@ -30,15 +26,14 @@ pub(crate) fn write(
     folder: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Made, ExportError> {
-    let (made, usage) = match config.weights {
-        Weights::Merged => (write_model(config, inputs, folder, progress)?.made, MODEL_USE),
-        Weights::Adapter => (lora::write(config, inputs, folder)?, ADAPTER_USE),
-    };
     companions::copy_licences(inputs, folder)?;
-    let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
-    let text = card::gguf(inputs, adapter.as_ref(), made.base_model.as_deref(), config.weights, usage);
-    write_aside(&folder.join(card::FILE), text.as_bytes())?;
-    Ok(made)
+    match config.weights {
+        Weights::Merged => {
+            let written = write_model(config, inputs, folder, MODEL_USE.to_owned(), progress)?;
+            Ok(written.made)
+        }
+        Weights::Adapter => lora::write(config, inputs, folder, ADAPTER_USE.to_owned()),
+    }
 }
 
 const MODEL_USE: &str = "```sh\nllama-server -m model.gguf --jinja\nllama-cli -m model.gguf --jinja -p \"Hello\"\n```\n\n\

@@ -3,28 +3,46 @@
 //! An export is made in a hidden folder beside its place and renamed: under the final name there is the old folder, the
 //! whole new one, or nothing. It never changes the base or the adapter.
 
+mod base;
+mod bedrock;
 mod card;
+pub mod check;
 mod companions;
+mod deploy;
 mod error;
 mod gguf;
+mod hf_endpoint;
+mod merge;
 mod merge_plan;
 mod merged;
+mod mlx;
 mod ollama;
 mod output;
 mod peft;
+mod portable;
 mod product;
+mod sagemaker;
 mod target;
+mod transformers4;
+mod vllm;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rankine_models::adapter_file::{Adapter, AdapterConfig, read_adapter, read_config};
+use rankine_models::drift::Drift;
+use rankine_models::weights::write_aside;
 use serde::{Deserialize, Serialize};
 
 pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
+pub use portable::PortableFault;
 pub use target::{ExportConfig, ExportDtype, Form, Quantize, Target, UnusedSetting, Weights};
 
+use card::Card;
+use check::{Finding, Level};
+use merged::Spelling;
 use output::OutputFolder;
 
 /// What goes into an export.
@@ -68,7 +86,13 @@ pub struct ExportReport {
     pub kept_tensors: usize,
     /// Whether head and embedding were one tensor in the base and are two here.
     pub untied: bool,
-    /// Bytes of every file but `export.json`, by name.
+    /// How far its logits are from those of base and adapter, where they were compared.
+    #[serde(default)]
+    pub drift: Option<Drift>,
+    /// What the platform will do otherwise than one would think.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
+    /// Bytes of every file but `export.json`, by its path in the folder.
     pub files: BTreeMap<String, u64>,
 }
 
@@ -83,27 +107,49 @@ pub fn write(
         return Err(ExportError::Setting { setting, target: config.target });
     }
     let sources: Vec<&Path> = [Some(inputs.base), inputs.adapter, inputs.tokenizer].into_iter().flatten().collect();
-    let folder = OutputFolder::begin(out, &sources)?;
-    let made = match config.target {
-        Target::Peft | Target::Vllm => peft::write(inputs, folder.path())?,
-        Target::Merged | Target::Bedrock | Target::HfEndpoint | Target::Sagemaker => {
-            merged::write(config, inputs, folder.path(), progress)?
+    let output = OutputFolder::begin(out, &sources)?;
+    let folder = output.path();
+    let name = config.name.clone().unwrap_or_else(|| deploy::model_name(out));
+    let spelling = Spelling::OfTheBase;
+    let made = match (config.target, config.form()) {
+        (Target::Peft, _) if config.portable => {
+            let placed = peft::Placed::open(inputs)?;
+            let card = peft::write_portable(config.target, inputs, &placed, folder)?;
+            placed.made(card)
         }
-        Target::Mlx => return Err(ExportError::NoAdapter),
-        Target::Gguf => gguf::write(config, inputs, folder.path(), progress)?,
-        Target::Ollama => ollama::write(config, inputs, folder.path(), progress)?,
+        (Target::Peft, _) => peft::write(inputs, folder)?,
+        (Target::Merged, _) => merged::write(config, inputs, folder, spelling, progress)?,
+        (Target::Bedrock, _) => bedrock::write(config, inputs, folder, &name, progress)?,
+        (Target::HfEndpoint, Form::Model) => hf_endpoint::write_merged(config, inputs, folder, &name, progress)?,
+        (Target::HfEndpoint, _) => hf_endpoint::write_adapter(config, inputs, folder, &name)?,
+        (Target::Sagemaker, Form::Model) => sagemaker::write_merged(config, inputs, folder, &name, progress)?,
+        (Target::Sagemaker, _) => sagemaker::write_adapter(inputs, folder, &name)?,
+        (Target::Vllm, _) => vllm::write(inputs, folder, &name)?,
+        (Target::Mlx, _) => mlx::write(inputs, folder)?,
+        (Target::Gguf, _) => gguf::write(config, inputs, folder, progress)?,
+        (Target::Ollama, _) => ollama::write(config, inputs, folder, &name, progress)?,
     };
+    let Made { base_model, changed_tensors, kept_tensors, untied, card } = made;
+    write_aside(&folder.join(card::FILE), card.render(None).as_bytes())?;
+    let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
+        check::check(folder, config.target)?.into_iter().partition(|finding| finding.level == Level::Error);
+    if !errors.is_empty() {
+        return Err(ExportError::Rules { out: out.to_owned(), target: config.target, findings: errors });
+    }
     let report = ExportReport {
         rankine: env!("CARGO_PKG_VERSION").to_owned(),
         target: config.target,
-        base_model: made.base_model,
-        changed_tensors: made.changed_tensors,
-        kept_tensors: made.kept_tensors,
-        untied: made.untied,
-        files: folder.files()?,
+        base_model,
+        changed_tensors,
+        kept_tensors,
+        untied,
+        drift: None,
+        warnings,
+        files: BTreeMap::new(),
     };
-    folder.write_report(&report)?;
-    Ok(WrittenExport { folder, report })
+    let base = inputs.base.to_owned();
+    let trained = inputs.adapter.map(read_config).transpose()?;
+    Ok(WrittenExport { config: config.clone(), name, base, trained, folder: output, card, report })
 }
 
 /// Writes an export of `inputs` and puts it at `out`.
@@ -113,14 +159,29 @@ pub fn export(
     out: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ExportReport, ExportError> {
-    write(config, inputs, out, progress)?.publish()
+    write(config, inputs, out, progress)?.publish(None)
 }
 
 /// An export that is whole and not yet under its name. Dropping it removes it.
 #[derive(Debug)]
 pub struct WrittenExport {
+    config: ExportConfig,
+    name: String,
+    /// What it was made of, for what a format does not say again.
+    base: PathBuf,
+    trained: Option<AdapterConfig>,
     folder: OutputFolder,
+    card: Card,
     report: ExportReport,
+}
+
+/// What a written export is read back as.
+#[derive(Debug)]
+pub enum ReadBack {
+    /// A model of its own, in this folder.
+    Model(PathBuf),
+    /// An adapter for the base, as the target's reader understands it.
+    Adapter(Box<Adapter>),
 }
 
 impl WrittenExport {
@@ -129,13 +190,34 @@ impl WrittenExport {
         self.folder.path()
     }
 
-    /// What it consists of.
+    /// What it consists of, but for its files.
     pub fn report(&self) -> &ExportReport {
         &self.report
     }
 
-    /// Renames it into place.
-    pub fn publish(self) -> Result<ExportReport, ExportError> {
+    /// What the target's reader will find in its files.
+    pub fn read_back(&self) -> Result<ReadBack, ExportError> {
+        let folder = self.path();
+        Ok(match (self.config.form(), self.config.target) {
+            (Form::Model, _) => ReadBack::Model(folder.to_owned()),
+            (Form::MlxAdapter, _) => ReadBack::Adapter(Box::new(mlx::read(folder)?)),
+            (Form::GgufAdapter, _) => {
+                let trained = self.trained.as_ref().ok_or(ExportError::NoAdapter)?;
+                ReadBack::Adapter(Box::new(gguf::lora::read(folder, &self.base, trained)?))
+            }
+            (Form::Adapter, Target::Sagemaker) => {
+                ReadBack::Adapter(Box::new(read_adapter(&sagemaker::adapter_folder(folder, &self.name))?))
+            }
+            (Form::Adapter, _) => ReadBack::Adapter(Box::new(read_adapter(folder)?)),
+        })
+    }
+
+    /// Renames it into place; `drift` is how far what was read back is from base and adapter.
+    pub fn publish(mut self, drift: Option<Drift>) -> Result<ExportReport, ExportError> {
+        write_aside(&self.path().join(card::FILE), self.card.render(drift.as_ref()).as_bytes())?;
+        self.report.drift = drift;
+        self.report.files = self.folder.files()?;
+        self.folder.write_report(&self.report)?;
         self.folder.publish()?;
         Ok(self.report)
     }
@@ -148,6 +230,7 @@ struct Made {
     changed_tensors: usize,
     kept_tensors: usize,
     untied: bool,
+    card: Card,
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(crate) struct MergePlan<'a> {
 pub(crate) struct Output<'a> {
     pub(crate) name: String,
     pub(crate) base: StoredTensor<'a>,
+    /// The base's, but for a vocabulary that was extended.
+    pub(crate) shape: Vec<usize>,
     pub(crate) change: Change<'a>,
     pub(crate) dtype: StoredDtype,
 }
@@ -97,7 +99,11 @@ impl<'a> MergePlan<'a> {
         let mut outputs = Vec::new();
         let mut place = |name: &str, base: StoredTensor<'a>| {
             let change = changes.remove(name).unwrap_or(Change::Kept);
-            outputs.push(Output { name: name.to_owned(), dtype: dtype.unwrap_or(base.dtype), base, change });
+            let shape = match &change {
+                Change::Replaced(saved) => saved.shape.clone(),
+                Change::Kept | Change::LowRank(_) => base.shape.clone(),
+            };
+            outputs.push(Output { name: name.to_owned(), dtype: dtype.unwrap_or(base.dtype), base, shape, change });
         };
         for shard in base.shards() {
             for name in shard.names() {
@@ -111,7 +117,26 @@ impl<'a> MergePlan<'a> {
         if let Some(embedding) = base.get(EMBEDDING).filter(|_| untied && base.get(HEAD).is_none()) {
             place(HEAD, embedding);
         }
-        Ok(Self { outputs, untied })
+        let plan = Self { outputs, untied };
+        match plan.parted_vocabularies() {
+            Some(fault) => Err(vec![fault]),
+            None => Ok(plan),
+        }
+    }
+
+    /// Rows of the embedding, where the adapter brings one with more than the base has.
+    pub(crate) fn extended_vocabulary(&self) -> Option<usize> {
+        let embedding = self.outputs.iter().find(|output| output.name == EMBEDDING)?;
+        (embedding.shape != embedding.base.shape).then(|| embedding.shape[0])
+    }
+
+    /// Embedding and head of different vocabularies: an adapter that extends one of the two.
+    fn parted_vocabularies(&self) -> Option<MergeFault> {
+        let find = |name: &str| self.outputs.iter().find(|output| output.name == name);
+        let (embedding, head) = (find(EMBEDDING)?, find(HEAD)?);
+        let (rows, head_rows) = (embedding.shape.first()?, head.shape.first()?);
+        let extended = embedding.shape != embedding.base.shape || head.shape != head.base.shape;
+        (extended && rows != head_rows).then_some(MergeFault::Vocabulary { embedding: *rows, head: *head_rows })
     }
 
     /// Tensors that the adapter changes.
@@ -205,6 +230,7 @@ impl Change<'_> {
         };
         let change = match self {
             Self::Kept => return Vec::new(),
+            Self::Replaced(saved) if extends(tensor, &saved.shape, shape) => return Vec::new(),
             Self::Replaced(saved) => return different(&key.to_string(), saved, shape.to_vec()).into_iter().collect(),
             Self::LowRank(change) => change,
         };
@@ -247,6 +273,12 @@ impl<'a> LowRank<'a> {
             scale: adapter.scale(&module()) as f32,
         })
     }
+}
+
+/// Whether a saved embedding or head has the base's width and tokens besides the base's.
+fn extends(tensor: &str, saved: &[usize], base: &[usize]) -> bool {
+    let ([saved_rows, saved_width], [rows, width]) = (saved, base) else { return false };
+    [EMBEDDING, HEAD].contains(&tensor) && saved_width == width && saved_rows > rows
 }
 
 fn transposed(one: &StoredTensor<'_>, other: &StoredTensor<'_>) -> bool {

@@ -1,47 +1,44 @@
-//! `target: merged`: base and adapter as one model, tensor by tensor.
-//!
-//! `W' = W + s B A`; with DoRA `W' = m / |W + s B A| (W + s B A)`, the norm of each output's row
-//! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
+//! `target: merged`: base and adapter as one model, as transformers loads it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rankine_models::adapter_file::AdapterFile;
-use rankine_models::companions::{CONFIG_FILE, Companions};
-use rankine_models::weights::{
-    PlannedTensor, StoredDtype, StoredTensor, TensorSink, WeightFiles, WeightWriter, encode, write_aside,
-};
-use rayon::prelude::*;
+use rankine_models::companions::CONFIG_FILE;
+use rankine_models::weights::{StoredDtype, WeightFiles, write_aside};
 use serde_json::{Map, Value};
 
+use crate::base::Base;
 use crate::card;
 use crate::companions;
 use crate::error::ExportError;
-use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
-use crate::product::{Matrix, add_product};
+use crate::merge::write_weights;
+use crate::merge_plan::MergePlan;
 use crate::{ExportConfig, ExportInputs, Made, Progress};
 
-/// Values of a block: 16 MB of f32.
-const BLOCK: usize = 1 << 22;
+/// For which transformers the small files are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    /// Whichever the base was made for: what needs no change is the base's to the byte.
+    OfTheBase,
+    /// 4.51.3, which Bedrock reads with.
+    Transformers4,
+}
 
 pub(crate) fn write(
     config: &ExportConfig,
     inputs: &ExportInputs<'_>,
     folder: &Path,
+    spelling: Spelling,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Made, ExportError> {
-    let config_file = inputs.base.join(CONFIG_FILE);
-    let config_text = Companions::of(inputs.base)?.read(CONFIG_FILE)?;
-    let Some(config_text) = config_text else {
-        return Err(ExportError::MissingFile { file: config_file, target: "merged" });
+    let Some(base_config) = Base::config(inputs.base)? else {
+        return Err(ExportError::MissingFile { file: inputs.base.join(CONFIG_FILE), target: config.target });
     };
-    let mut base_config: Map<String, Value> = serde_json::from_slice(&config_text)
-        .map_err(|e| ExportError::Json { file: config_file, reason: e.to_string() })?;
     let base = WeightFiles::open(inputs.base)?;
     let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
     // No shorter float holds what was dequantised.
     let dtype = config.dtype.map(StoredDtype::from).or(base.is_quantised().then_some(StoredDtype::F32));
-    let tied = base_config.get("tie_word_embeddings").and_then(Value::as_bool);
+    let tied = base_config.fields.get("tie_word_embeddings").and_then(Value::as_bool);
     let plan = MergePlan::new(&base, adapter.as_ref(), tied, dtype).map_err(|faults| ExportError::Mismatch {
         adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),
         base: inputs.base.to_owned(),
@@ -49,25 +46,40 @@ pub(crate) fn write(
     })?;
 
     write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), progress)?;
-    let changed = change_config(&mut base_config, plan.untied, dtype);
-    // A config that needs no change is the base's to the byte.
-    let text = if changed { format!("{:#}\n", Value::Object(base_config)).into_bytes() } else { config_text };
-    write_aside(&folder.join(CONFIG_FILE), &text)?;
-    companions::copy_generation_config(inputs, folder)?;
-    companions::copy_tokenizer(inputs, folder)?;
+    let mut fields = base_config.fields.clone();
+    change_config(&mut fields, &plan, dtype);
+    match spelling {
+        Spelling::OfTheBase => {
+            let unchanged = fields == base_config.fields;
+            let text = if unchanged { base_config.text } else { format!("{:#}\n", Value::Object(fields)).into_bytes() };
+            write_aside(&folder.join(CONFIG_FILE), &text)?;
+            companions::copy_generation_config(inputs, folder)?;
+            companions::copy_tokenizer(inputs, folder)?;
+        }
+        Spelling::Transformers4 => crate::transformers4::write(inputs, fields, main_dtype(&plan), folder)?,
+    }
     companions::copy_licences(inputs, folder)?;
     let base_model = card::base_model(inputs, adapter.as_ref());
-    let text = card::merged(inputs, adapter.as_ref(), base_model.as_deref(), plan.changed());
-    write_aside(&folder.join(card::FILE), text.as_bytes())?;
+    let card = card::merged(inputs, adapter.as_ref(), base_model.as_deref(), plan.changed());
     let changed_tensors = plan.changed();
-    Ok(Made { base_model, changed_tensors, kept_tensors: plan.outputs.len() - changed_tensors, untied: plan.untied })
+    let kept_tensors = plan.outputs.len() - changed_tensors;
+    Ok(Made { base_model, changed_tensors, kept_tensors, untied: plan.untied, card })
 }
 
-/// Says in `config.json` what is no longer as in the base; whether there was anything to say.
-fn change_config(config: &mut Map<String, Value>, untied: bool, dtype: Option<StoredDtype>) -> bool {
-    let before = config.clone();
-    if untied {
+/// The type of most of the weights.
+fn main_dtype(plan: &MergePlan<'_>) -> StoredDtype {
+    let weight = |dtype| plan.outputs.iter().filter(|o| o.dtype == dtype).map(|o| o.base.len()).sum::<usize>();
+    let dtypes = [StoredDtype::BF16, StoredDtype::F16, StoredDtype::F32];
+    dtypes.into_iter().max_by_key(|dtype| weight(*dtype)).unwrap_or(StoredDtype::BF16)
+}
+
+/// Says in `config.json` what is no longer as in the base.
+fn change_config(config: &mut Map<String, Value>, plan: &MergePlan<'_>, dtype: Option<StoredDtype>) {
+    if plan.untied {
         config.insert("tie_word_embeddings".to_owned(), Value::Bool(false));
+    }
+    if let Some(vocabulary) = plan.extended_vocabulary() {
+        config.insert("vocab_size".to_owned(), vocabulary.into());
     }
     if let Some(dtype) = dtype {
         let spelled: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key)).collect();
@@ -75,220 +87,5 @@ fn change_config(config: &mut Map<String, Value>, untied: bool, dtype: Option<St
         for key in if spelled.is_empty() { vec!["torch_dtype"] } else { spelled } {
             config.insert(key.to_owned(), Value::String(dtype.torch_name().to_owned()));
         }
-    }
-    *config != before
-}
-
-fn write_weights(
-    plan: &MergePlan<'_>,
-    folder: &Path,
-    max_shard_bytes: u64,
-    metadata: BTreeMap<String, String>,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<(), ExportError> {
-    let planned = plan.outputs.iter().map(|output| PlannedTensor {
-        name: output.name.clone(),
-        dtype: output.dtype,
-        shape: output.base.shape.clone(),
-    });
-    let writer = WeightWriter::plan(folder, planned.collect(), max_shard_bytes)?.with_metadata(metadata);
-    let (mut done, total) = (0, writer.total_bytes());
-    let mut outputs = plan.outputs.iter();
-    writer.write(|planned, sink| {
-        // In planned order, one call for each.
-        let Some(output) = outputs.next() else { return Ok(()) };
-        output.write(sink)?;
-        done += (output.base.len() * planned.dtype.bytes()) as u64;
-        progress(Progress { tensor: &planned.name, done, total });
-        Ok(())
-    })
-}
-
-impl Output<'_> {
-    fn write(&self, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
-        let from = match &self.change {
-            Change::Kept => Some(&self.base),
-            Change::Replaced(saved) => Some(saved),
-            Change::LowRank(_) => None,
-        };
-        let same = from.filter(|from| from.dtype == self.dtype);
-        match same.and_then(|from| Some((from, from.plain_bytes()?))) {
-            Some((from, bytes)) => copy(from, bytes, sink),
-            None => self.for_each_block(&mut |first, values| {
-                self.refuse_overflow(values, first)?;
-                Ok(sink.put(&encode(self.dtype, values))?)
-            }),
-        }
-    }
-
-    /// Gives the values to `use_block` in f32, some rows at a time, with the number of the first value.
-    pub(crate) fn for_each_block(
-        &self,
-        use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
-        match &self.change {
-            Change::Kept => blocks(&self.base, use_block),
-            Change::Replaced(saved) => blocks(saved, use_block),
-            Change::LowRank(change) => self.merge(change, use_block),
-        }
-    }
-
-    fn merge(
-        &self,
-        change: &LowRank<'_>,
-        use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
-        let &[rows, columns] = self.base.shape.as_slice() else { return Ok(()) };
-        if rows == 0 || columns == 0 {
-            return Ok(());
-        }
-        let weight = change.base_layer.as_ref().unwrap_or(&self.base);
-        let factors = Factors::of(change, rows, columns);
-        let magnitude = change.magnitude.as_ref().map(StoredTensor::to_f32);
-        let column_factors = match &magnitude {
-            Some(magnitude) if change.layout == Layout::Embedding => {
-                Some(factors.to_norms_of_columns(weight, magnitude)?)
-            }
-            _ => None,
-        };
-        factors.for_each_block(weight, |first, block| {
-            match (&magnitude, &column_factors) {
-                (_, Some(factors)) => block
-                    .par_chunks_exact_mut(columns)
-                    .for_each(|row| row.iter_mut().zip(factors).for_each(|(w, factor)| *w *= factor)),
-                (Some(magnitude), None) => {
-                    block.par_chunks_exact_mut(columns).zip(&magnitude[first..]).for_each(|(row, m)| set_norm(row, *m));
-                }
-                (None, None) => {}
-            }
-            if let Some(at) = block.iter().position(|w| !w.is_finite()) {
-                let (tensor, row) = (self.name.clone(), first + at / columns);
-                return Err(ExportError::NotFinite { tensor, row, value: block[at] });
-            }
-            use_block(first * columns, block)
-        })
-    }
-
-    /// Refuses values that are finite and would not be in the type to come.
-    fn refuse_overflow(&self, values: &[f32], first: usize) -> Result<(), ExportError> {
-        // Half-way between the largest finite value and the next power of two; from there on, rounding gives infinity.
-        let limit = match self.dtype {
-            StoredDtype::F32 => return Ok(()),
-            StoredDtype::F16 => 65520.0,
-            StoredDtype::BF16 => f32::from_bits(0x7f7f_8000),
-        };
-        let columns = self.base.shape.last().copied().unwrap_or(1).max(1);
-        match values.iter().position(|w| w.is_finite() && w.abs() >= limit) {
-            Some(at) => Err(ExportError::Overflow {
-                tensor: self.name.clone(),
-                row: (first + at) / columns,
-                value: values[at],
-                dtype: self.dtype.name(),
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The tensor's own bytes.
-fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
-    let width = from.dtype.bytes();
-    for start in (0..from.len()).step_by(BLOCK) {
-        let end = from.len().min(start + BLOCK);
-        sink.put(&bytes[start * width..end * width])?;
-        from.release(start..end);
-    }
-    Ok(())
-}
-
-/// The tensor's values, whole rows at a time.
-fn blocks(
-    from: &StoredTensor<'_>,
-    use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
-    let columns = from.shape.last().copied().unwrap_or(1).max(1);
-    let size = (BLOCK / columns).max(1) * columns;
-    let mut values = vec![0.0; size.min(from.len())];
-    for start in (0..from.len()).step_by(size) {
-        let end = from.len().min(start + size);
-        let values = &mut values[..end - start];
-        from.read_into(start..end, values);
-        use_block(start, values)?;
-        from.release(start..end);
-    }
-    Ok(())
-}
-
-/// `row * magnitude / |row|`.
-fn set_norm(row: &mut [f32], magnitude: f32) {
-    let square: f64 = row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum();
-    let factor = magnitude / square.sqrt() as f32;
-    row.iter_mut().for_each(|w| *w *= factor);
-}
-
-/// The update as a product over the weight's rows: `left [rows, r]` times `right [r, columns]`.
-struct Factors {
-    layout: Layout,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    rank: usize,
-    rows: usize,
-    columns: usize,
-    scale: f32,
-}
-
-impl Factors {
-    fn of(change: &LowRank<'_>, rows: usize, columns: usize) -> Self {
-        let [a, b] = [&change.a, &change.b].map(|factor| {
-            let values = factor.to_f32();
-            factor.release(0..factor.len());
-            values
-        });
-        Self { layout: change.layout, a, b, rank: change.a.shape[0], rows, columns, scale: change.scale }
-    }
-
-    fn left_and_right(&self) -> (Matrix<'_>, Matrix<'_>) {
-        let Self { a, b, rank, rows, columns, .. } = self;
-        match self.layout {
-            Layout::Linear => (Matrix::new(b, *rows, *rank), Matrix::new(a, *rank, *columns)),
-            Layout::Embedding => {
-                (Matrix::new(a, *rank, *rows).transposed(), Matrix::new(b, *columns, *rank).transposed())
-            }
-        }
-    }
-
-    /// What each column of `W + s left right` is multiplied by to have the norm `magnitude`.
-    ///
-    /// An embedding's magnitudes are those of its columns, so every row is read before the first is written.
-    fn to_norms_of_columns(&self, weight: &StoredTensor<'_>, magnitude: &[f32]) -> Result<Vec<f32>, ExportError> {
-        let mut squares = vec![0.0_f64; self.columns];
-        self.for_each_block(weight, |_, block| {
-            for row in block.chunks_exact(self.columns) {
-                squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += f64::from(*w) * f64::from(*w));
-            }
-            Ok(())
-        })?;
-        Ok(magnitude.iter().zip(&squares).map(|(m, square)| m / square.sqrt() as f32).collect())
-    }
-
-    /// Gives `W + s left right` to `use_block`, some rows at a time, with the number of the first of them.
-    fn for_each_block(
-        &self,
-        weight: &StoredTensor<'_>,
-        mut use_block: impl FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
-        let (left, right) = self.left_and_right();
-        let block_rows = (BLOCK / self.columns).clamp(1, self.rows);
-        let mut block = vec![0.0; block_rows * self.columns];
-        for first in (0..self.rows).step_by(block_rows) {
-            let end = self.rows.min(first + block_rows);
-            let block = &mut block[..(end - first) * self.columns];
-            let values = first * self.columns..end * self.columns;
-            weight.read_into(values.clone(), block);
-            add_product(block, left.rows(first..end), right, self.scale);
-            use_block(first, block)?;
-            weight.release(values);
-        }
-        Ok(())
     }
 }

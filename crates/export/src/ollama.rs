@@ -10,21 +10,19 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use rankine_data::{ChatTemplate, SpecialTokens};
-use rankine_models::adapter_file::AdapterFile;
 use rankine_models::gguf::{GgufValue, VocabularyFiles};
 use rankine_models::weights::write_aside;
 use serde_json::Value;
 
-use crate::card;
 use crate::companions;
 use crate::error::ExportError;
 use crate::gguf::{MODEL_FILE, WrittenModel, write_model};
-use crate::{ExportConfig, ExportInputs, Made, Progress, Target, Weights};
+use crate::{ExportConfig, ExportInputs, Made, Progress, Target};
 
 use chat_format::ChatFormat;
 
 /// What Ollama reads.
-const MODELFILE: &str = "Modelfile";
+pub(crate) const MODELFILE: &str = "Modelfile";
 /// Tokens of context that are asked for at most: a model's whole context can be more than a machine has memory for.
 const MOST_CONTEXT: usize = 8192;
 
@@ -32,24 +30,18 @@ pub(crate) fn write(
     config: &ExportConfig,
     inputs: &ExportInputs<'_>,
     folder: &Path,
+    name: &str,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Made, ExportError> {
-    let written = write_model(config, inputs, folder, progress)?;
-    let text = modelfile(&written).map_err(|reason| ExportError::Inexpressible {
-        target: Target::Ollama,
-        reasons: vec![reason],
-    })?;
-    write_aside(&folder.join(MODELFILE), text.as_bytes())?;
-    companions::copy_licences(inputs, folder)?;
-    let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
-    let name = config.name.as_deref().unwrap_or("my-model");
     let usage = format!(
         "```sh\nollama create {name} -f Modelfile\nollama run {name} \"Hello\"\n```\n\nThe Modelfile has the chat template \
          that was trained with, in Ollama's language, and its stop tokens.\n"
     );
-    let base_model = written.made.base_model.as_deref();
-    let text = card::gguf(inputs, adapter.as_ref(), base_model, Weights::Merged, &usage);
-    write_aside(&folder.join(card::FILE), text.as_bytes())?;
+    let written = write_model(config, inputs, folder, usage, progress)?;
+    let text = modelfile(&written)
+        .map_err(|reason| ExportError::Inexpressible { target: Target::Ollama, reasons: vec![reason] })?;
+    write_aside(&folder.join(MODELFILE), text.as_bytes())?;
+    companions::copy_licences(inputs, folder)?;
     Ok(written.made)
 }
 
@@ -80,10 +72,9 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
 fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, String> {
     let own = match &files.tokenizer_config["chat_template"] {
         Value::String(template) => Some(template.as_str()),
-        Value::Array(several) => several
-            .iter()
-            .find(|entry| entry["name"] == "default")
-            .and_then(|entry| entry["template"].as_str()),
+        Value::Array(several) => {
+            several.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str())
+        }
         _ => None,
     };
     let source = files.chat_template.as_deref().or(own);
@@ -106,9 +97,7 @@ fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, St
 
 /// Whether llama.cpp puts BOS before a text by itself.
 fn adds_bos(written: &WrittenModel) -> bool {
-    written.metadata.iter().any(|(key, value)| {
-        key == "tokenizer.ggml.add_bos_token" && *value == GgufValue::Bool(true)
-    })
+    written.metadata.iter().any(|(key, value)| key == "tokenizer.ggml.add_bos_token" && *value == GgufValue::Bool(true))
 }
 
 /// The texts of the tokens that end a generation, and the one after an answer.

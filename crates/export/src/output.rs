@@ -144,19 +144,33 @@ fn refuse_occupied(out: &Path) -> Result<(), ExportError> {
     }
 }
 
-/// Bytes of every file of a folder that has nothing but files.
+/// Bytes of every file in a folder, by its path in it; a folder that has anything but files and folders with files is
+/// none of ours.
 fn sizes(folder: &Path) -> io::Result<BTreeMap<String, u64>> {
-    fs::read_dir(folder)?
-        .map(|entry| {
-            let entry = entry?;
-            let about = entry.metadata()?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !about.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` in it is not a file")));
-            }
-            Ok((name, about.len()))
-        })
-        .collect()
+    let mut found = BTreeMap::new();
+    collect(folder, "", &mut found)?;
+    Ok(found)
+}
+
+fn collect(folder: &Path, prefix: &str, found: &mut BTreeMap<String, u64>) -> io::Result<()> {
+    let foreign = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let before = found.len();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if about.is_dir() {
+            collect(&entry.path(), &format!("{name}/"), found)?;
+        } else if about.is_file() {
+            found.insert(name, about.len());
+        } else {
+            return Err(foreign(format!("`{name}` in it is not a file")));
+        }
+    }
+    if !prefix.is_empty() && found.len() == before {
+        return Err(foreign(format!("`{prefix}` in it is an empty folder")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -181,6 +195,8 @@ mod tests {
             changed_tensors: 0,
             kept_tensors: 0,
             untied: false,
+            drift: None,
+            warnings: Vec::new(),
             files: folder.files()?,
         };
         folder.write_report(&report)?;
@@ -207,7 +223,12 @@ mod tests {
         };
         assert!(refused(&|| fs::write(out.join("mine"), "").unwrap()).contains("`mine` was added or changed"));
         assert!(refused(&|| fs::write(out.join("two"), "edited").unwrap()).contains("`two` was added or changed"));
-        assert!(refused(&|| fs::create_dir(out.join("sub")).unwrap()).contains("`sub` in it is not a file"));
+        assert!(refused(&|| fs::create_dir(out.join("sub")).unwrap()).contains("`sub/` in it is an empty folder"));
+        let nested = || {
+            fs::create_dir(out.join("sub")).unwrap();
+            fs::write(out.join("sub/mine"), "").unwrap();
+        };
+        assert!(refused(&nested).contains("`sub/mine` was added or changed"));
         assert!(refused(&|| fs::remove_file(out.join(REPORT_FILE)).unwrap()).contains("not an earlier export"));
         assert!(refused(&|| fs::write(out.join(REPORT_FILE), "{}").unwrap()).contains("not an earlier export"));
         fs::create_dir(&out).unwrap();

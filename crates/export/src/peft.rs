@@ -1,42 +1,127 @@
-//! `target: peft`: the adapter alone, as peft saves one, ready to be uploaded.
+//! `target: peft`: the adapter alone, as peft saves one, ready to be uploaded; also in the portable form.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rankine_models::adapter_file::{AdapterConfig, AdapterFile, CONFIG_FILE, TENSORS_FILE};
-use rankine_models::weights::{PlannedTensor, StoredDtype, WeightFiles, encode, write_aside, write_safetensors};
+use rankine_models::adapter_file::{Adapter, AdapterConfig, AdapterFile, CONFIG_FILE, TENSORS_FILE};
+use rankine_models::weights::{
+    PlannedTensor, StoredDtype, WeightFiles, encode, write_aside, write_safetensors, write_tensors,
+};
 
-use crate::card;
+use crate::base::{Base, tied};
+use crate::card::{self, Card};
 use crate::companions;
 use crate::error::ExportError;
 use crate::merge_plan::MergePlan;
-use crate::{ExportInputs, Made};
+use crate::portable::{Reader, portable};
+use crate::{ExportInputs, Made, Target};
+
+/// An adapter that was found to be its base's.
+pub(crate) struct Placed {
+    pub(crate) adapter: AdapterFile,
+    pub(crate) base: WeightFiles,
+    pub(crate) base_model: Option<String>,
+    pub(crate) tied: bool,
+    pub(crate) changed_tensors: usize,
+    pub(crate) kept_tensors: usize,
+}
+
+impl Placed {
+    pub(crate) fn open(inputs: &ExportInputs<'_>) -> Result<Self, ExportError> {
+        let adapter_folder = inputs.adapter.ok_or(ExportError::NoAdapter)?;
+        let adapter = AdapterFile::open(adapter_folder)?;
+        let base = WeightFiles::open(inputs.base)?;
+        let config = Base::config(inputs.base)?;
+        // Not merged, but that it could be is what makes it this base's adapter.
+        let plan = MergePlan::new(&base, Some(&adapter), None, None).map_err(|faults| ExportError::Mismatch {
+            adapter: adapter_folder.to_owned(),
+            base: inputs.base.to_owned(),
+            faults,
+        })?;
+        let (changed_tensors, outputs) = (plan.changed(), plan.outputs.len());
+        drop(plan);
+        Ok(Self {
+            base_model: card::base_model(inputs, Some(&adapter)),
+            tied: tied(&base, config.as_ref()),
+            changed_tensors,
+            kept_tensors: outputs - changed_tensors,
+            adapter,
+            base,
+        })
+    }
+
+    /// The adapter for readers with one rank and one scale.
+    pub(crate) fn portable(&self, target: Target, reader: Reader) -> Result<Adapter, ExportError> {
+        portable(&self.adapter, &self.base, reader, self.tied)
+            .map_err(|faults| ExportError::NotPortable { target, faults })
+    }
+
+    pub(crate) fn made(&self, card: Card) -> Made {
+        Made {
+            base_model: self.base_model.clone(),
+            changed_tensors: self.changed_tensors,
+            kept_tensors: self.kept_tensors,
+            untied: false,
+            card,
+        }
+    }
+}
 
 pub(crate) fn write(inputs: &ExportInputs<'_>, folder: &Path) -> Result<Made, ExportError> {
-    let adapter_folder = inputs.adapter.ok_or(ExportError::NoAdapter)?;
-    let adapter = AdapterFile::open(adapter_folder)?;
-    let base = WeightFiles::open(inputs.base)?;
-    // Not merged, but that it could be is what makes it this base's adapter.
-    let plan = MergePlan::new(&base, Some(&adapter), None, None).map_err(|faults| ExportError::Mismatch {
-        adapter: adapter_folder.to_owned(),
-        base: inputs.base.to_owned(),
-        faults,
-    })?;
-    let base_model = card::base_model(inputs, Some(&adapter));
-    write_tensors(&adapter, &card::metadata(inputs, Some(&adapter)), &folder.join(TENSORS_FILE))?;
-    let saved =
-        AdapterConfig { inference_mode: true, base_model_name_or_path: base_model.clone(), ..adapter.config.clone() };
-    write_aside(&folder.join(CONFIG_FILE), saved.to_json().as_bytes())?;
+    let placed = Placed::open(inputs)?;
+    let adapter = &placed.adapter;
+    copy_tensors(adapter, &card::metadata(inputs, Some(adapter)), &folder.join(TENSORS_FILE))?;
+    write_config(&adapter.config, placed.base_model.as_deref(), folder)?;
+    write_companions(inputs, folder)?;
+    let card = card::adapter(inputs, adapter, placed.base_model.as_deref());
+    Ok(placed.made(card))
+}
+
+/// Writes the portable form, with companions and card.
+pub(crate) fn write_portable(
+    target: Target,
+    inputs: &ExportInputs<'_>,
+    placed: &Placed,
+    folder: &Path,
+) -> Result<Card, ExportError> {
+    let portable = placed.portable(target, Reader::Plain)?;
+    write_portable_tensors(&portable, &card::metadata(inputs, Some(&placed.adapter)), folder)?;
+    write_config(&portable.config, placed.base_model.as_deref(), folder)?;
+    write_companions(inputs, folder)?;
+    let mut card = card::adapter(inputs, &placed.adapter, placed.base_model.as_deref());
+    card.say(&format!(
+        "The scale is folded into `B`, every module has rank {} and alpha {}, and every layer has every adapted module, so \
+         that readers with one scale compute what peft computes.",
+        portable.config.r, portable.config.lora_alpha
+    ));
+    Ok(card)
+}
+
+fn write_portable_tensors(
+    adapter: &Adapter,
+    metadata: &BTreeMap<String, String>,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    let planned = adapter.tensors.iter().map(|(key, tensor)| {
+        let plan = PlannedTensor { name: key.to_string(), dtype: StoredDtype::F32, shape: tensor.shape.clone() };
+        (plan, tensor.data.as_slice())
+    });
+    Ok(write_tensors(&folder.join(TENSORS_FILE), metadata, planned)?)
+}
+
+fn write_config(config: &AdapterConfig, base_model: Option<&str>, folder: &Path) -> Result<(), ExportError> {
+    let base_model_name_or_path = base_model.map(str::to_owned);
+    let saved = AdapterConfig { inference_mode: true, base_model_name_or_path, ..config.clone() };
+    Ok(write_aside(&folder.join(CONFIG_FILE), saved.to_json().as_bytes())?)
+}
+
+fn write_companions(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), ExportError> {
     companions::copy_generation_config(inputs, folder)?;
-    companions::copy_tokenizer(inputs, folder)?;
-    let text = card::adapter(inputs, &adapter, base_model.as_deref());
-    write_aside(&folder.join(card::FILE), text.as_bytes())?;
-    let changed_tensors = plan.changed();
-    Ok(Made { base_model, changed_tensors, kept_tensors: plan.outputs.len() - changed_tensors, untied: false })
+    companions::copy_tokenizer(inputs, folder)
 }
 
 /// As they are where they are F32, as peft writes them; cast to it otherwise.
-fn write_tensors(adapter: &AdapterFile, metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), ExportError> {
+fn copy_tensors(adapter: &AdapterFile, metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), ExportError> {
     let tensors: Vec<_> =
         adapter.keys().filter_map(|key| adapter.get(key).map(|tensor| (key.to_string(), tensor))).collect();
     let planned = tensors.iter().map(|(name, tensor)| PlannedTensor {

@@ -258,7 +258,10 @@ impl ExportConfig {
         note(self.dtype.is_some() && self.form() != Form::Model, "dtype", "an adapter's tensors are f32");
         note(self.portable && self.target != Target::Peft, "portable", "it is for the target `peft`");
         note(self.handler && self.target != Target::HfEndpoint, "handler", "it is for the target `hf-endpoint`");
-        let named = matches!(self.target, Target::Bedrock | Target::Sagemaker | Target::Vllm | Target::HfEndpoint | Target::Ollama);
+        let named = matches!(
+            self.target,
+            Target::Bedrock | Target::Sagemaker | Target::Vllm | Target::HfEndpoint | Target::Ollama
+        );
         note(self.name.is_some() && !named, "name", "the target's files name no model");
         unused
     }

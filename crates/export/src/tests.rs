@@ -1,7 +1,10 @@
+mod adapters;
 mod folders;
 mod gguf;
 mod merging;
 mod ollama;
+mod platforms;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,6 +66,22 @@ impl Place {
 
 fn merged() -> ExportConfig {
     ExportConfig::new(Target::Merged)
+}
+
+/// A copy of a case's base with a tokenizer, a chat template and stop tokens, as a model for conversations has them.
+fn chat_base(case: &str) -> TempDir {
+    let dir = recast_base(case, StoredDtype::BF16);
+    let write = |name: &str, value: serde_json::Value| fs::write(dir.path().join(name), value.to_string()).unwrap();
+    write("tokenizer.json", serde_json::json!({"model": {"vocab": {"a": 0, "b": 1, "</s>": 2}}, "added_tokens": []}));
+    write(
+        "tokenizer_config.json",
+        serde_json::json!({
+            "tokenizer_class": "TokenizersBackend", "eos_token": "</s>", "extra_special_tokens": ["a"],
+            "chat_template": "{{ messages }}",
+        }),
+    );
+    write("generation_config.json", serde_json::json!({"eos_token_id": 2}));
+    dir
 }
 
 fn merge_case(case: &str, config: &ExportConfig) -> (Place, WeightFiles, ExportReport) {

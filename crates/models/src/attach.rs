@@ -12,7 +12,7 @@ use rankine_nn::parameter::{Parameter, ParameterMut, Parameters};
 use rankine_nn::target::{TargetError, TargetMatcher};
 use thiserror::Error;
 
-use crate::adapter_file::{Adapter as AdapterFolder, HostTensor, KEY_PREFIX};
+use crate::adapter_file::{Adapter as AdapterFolder, AdapterKey, HostTensor, KEY_PREFIX};
 use crate::config::{DecoderConfig, TensorSpec};
 use crate::model::Model;
 
@@ -196,6 +196,9 @@ impl Model {
     pub fn attach_file(&mut self, adapter: &AdapterFolder) -> Result<AdapterLayout, LayoutError> {
         let (lora, kind) = adapter.config.to_lora();
         let tying = if adapter.config.ensure_weight_tying { Tying::Kept } else { Tying::Parted };
+        if let Some(rows) = extended_vocabulary(&self.config, adapter) {
+            self.extend_vocabulary(rows);
+        }
         let layout = AdapterLayout::resolve(&self.config, kind, &lora, tying)?;
         let by_name: HashMap<String, &HostTensor> =
             adapter.tensors.iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
@@ -249,6 +252,21 @@ impl Model {
         Ok(())
     }
 
+    /// Makes room for an adapter that was trained with more tokens than the base has; the new rows are zero until its own
+    /// take their place.
+    fn extend_vocabulary(&mut self, rows: usize) {
+        let extended = |weight: Tensor<2>| {
+            let [own, width] = weight.dims();
+            let zeros = Tensor::<2>::zeros([rows - own, width], &weight.device()).cast(weight.dtype());
+            Parameter::Frozen(Tensor::cat(vec![weight, zeros], 0))
+        };
+        self.model.embed_tokens.weight = extended(self.model.embed_tokens.weight.plain());
+        if let Some(head) = &mut self.lm_head {
+            head.weight = extended(head.weight.plain());
+        }
+        self.config.vocab_size = rows;
+    }
+
     /// Gives a tied head a weight of its own where the adapter treats the two apart.
     fn part_head(&mut self, layout: &AdapterLayout) {
         let adapted = layout.modules.iter().any(|module| module.path == HEAD);
@@ -258,6 +276,21 @@ impl Model {
             self.lm_head = Some(Linear::frozen(self.model.embed_tokens.weight.plain(), None));
         }
     }
+}
+
+/// Tokens of an adapter that holds embedding and head in full, and more rows of them than the base has.
+fn extended_vocabulary(config: &DecoderConfig, adapter: &AdapterFolder) -> Option<usize> {
+    let rows = |module: &str| {
+        let tensor = adapter.tensors.get(&AdapterKey::Saved { name: format!("{module}.weight") })?;
+        (tensor.shape.len() == 2 && tensor.shape[1] == config.hidden_size).then(|| tensor.shape[0])
+    };
+    let embedding = rows(EMBEDDING)?;
+    let head = match rows(HEAD) {
+        Some(head) => head == embedding,
+        // One tensor with the embedding, and it stays so.
+        None => config.tie_word_embeddings && adapter.config.ensure_weight_tying,
+    };
+    (head && embedding > config.vocab_size).then_some(embedding)
 }
 
 /// The module that a tensor belongs to: its name without the last part.

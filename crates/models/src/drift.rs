@@ -5,13 +5,13 @@ use std::path::Path;
 use rankine_nn::parameter::Pass;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Model, Tokens, to_host};
 use crate::weights::{WeightsError, write_aside};
 
 /// The difference between two models over some documents.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     /// The largest difference of one logit.
     pub max_abs: f32,
@@ -79,8 +79,7 @@ struct Comparison {
 
 impl Comparison {
     fn none() -> Self {
-        let drift =
-            Drift { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0, kl_mean: 0.0, kl_p99: 0.0 };
+        let drift = Drift { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0, kl_mean: 0.0, kl_p99: 0.0 };
         Self { drift, kl: Vec::new() }
     }
 

@@ -13,10 +13,10 @@ mod part;
 mod write;
 
 pub(crate) use dtype::decode_chunk;
-pub(crate) use write::{Framed, write_framed};
 pub use dtype::{StoredDtype, decode_into, encode};
 pub use fault::{FileFault, FileProblem, WeightsError};
 pub use file::{StoredTensor, TensorFile};
 pub use folder::{INDEX_FILE, SINGLE_FILE, WeightFiles};
 pub use part::{sync_folder, write_aside};
 pub use write::{DEFAULT_MAX_SHARD_BYTES, PlannedTensor, TensorSink, WeightWriter, write_safetensors, write_tensors};
+pub(crate) use write::{Framed, write_framed};

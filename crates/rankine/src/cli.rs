@@ -39,6 +39,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Make a folder for a platform of a run, or of a base and an adapter, and prove that it is what was trained.
     Export(ExportArgs),
+    /// Check any folder by a platform's rules, offline.
+    Check(CheckArgs),
     /// Merge an adapter into its base model.
     Merge(MergeArgs),
     /// Make a new, untrained model to pretrain from scratch.
@@ -350,6 +352,23 @@ pub struct ExportArgs {
     /// What the platform is to call the model. Default: the folder's name.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Do not load and compare what was written: for a model that is larger than memory.
+    #[arg(long)]
+    pub no_proof: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The folder, ours or not.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// By whose rules: peft, merged, bedrock, hf-endpoint, sagemaker, vllm or mlx.
+    #[arg(long)]
+    pub target: Target,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

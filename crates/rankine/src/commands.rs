@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cache;
 pub mod chat;
+pub mod check;
 pub mod data;
 pub mod eval;
 pub mod export;

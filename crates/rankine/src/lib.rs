@@ -45,6 +45,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Eval(args) => commands::eval::run(&args, environment),
         Command::Bench(args) => commands::bench::run(&args, environment),
         Command::Export(args) => commands::export::run(&args, environment),
+        Command::Check(args) => commands::check::run(&args),
         Command::Merge(args) => commands::merge::run(&args, environment),
         Command::Init(args) => commands::init::run(&args),
         Command::Pull(args) => commands::pull::run(&args, environment),

@@ -14,13 +14,13 @@ use rankine_models::gguf::{
 use rankine_models::weights::{StoredDtype, encode};
 use rankine_nn::lora::TargetModules;
 
+use super::ADAPTER_FILE;
 use super::model::interleaved;
 use super::source::Source;
-use super::ADAPTER_FILE;
 use crate::card;
 use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, Output};
-use crate::{ExportConfig, ExportInputs, Made};
+use crate::{ExportConfig, ExportInputs, Made, Weights};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -29,6 +29,7 @@ pub(super) fn write(
     config: &ExportConfig,
     inputs: &ExportInputs<'_>,
     folder: &Path,
+    usage: String,
 ) -> Result<Made, ExportError> {
     let source = Source::open(inputs)?;
     let adapter = source.adapter.as_ref().ok_or(ExportError::NoAdapter)?;
@@ -49,7 +50,8 @@ pub(super) fn write(
     let mut packed = Vec::new();
     for output in &plan.outputs {
         let (Change::LowRank(change), Some(name)) = (&output.change, gguf_name(&output.name)) else { continue };
-        for (end, (shape, bytes)) in [(LORA_A, factor_a(change)), (LORA_B, factor_b(output, change, &source.decoder, alpha))]
+        for (end, (shape, bytes)) in
+            [(LORA_A, factor_a(change)), (LORA_B, factor_b(output, change, &source.decoder, alpha))]
         {
             tensors.push(GgufTensor { name: format!("{name}{end}"), shape, kind: GgmlType::F32 });
             packed.push(bytes);
@@ -69,7 +71,8 @@ pub(super) fn write(
     write_gguf(&folder.join(ADAPTER_FILE), &metadata, &tensors, |_, sink| {
         Ok::<(), ExportError>(sink.put(&packed.next().unwrap_or_default())?)
     })?;
-    Ok(Made { base_model, changed_tensors: tensors.len() / 2, kept_tensors: 0, untied: false })
+    let card = card::gguf(inputs, Some(adapter), base_model.as_deref(), Weights::Adapter, usage);
+    Ok(Made { base_model, changed_tensors: tensors.len() / 2, kept_tensors: 0, untied: false, card })
 }
 
 /// What llama.cpp has no words for.
@@ -79,7 +82,8 @@ fn unsaid(adapter: &AdapterFile, outputs: &[Output<'_>], tied: bool, alpha: f32)
     if adapter.config.use_dora {
         reasons.push(format!("DoRA's norms are no sum of matrices: {merge}"));
     }
-    let saved: Vec<String> = adapter.keys().filter(|key| matches!(key, AdapterKey::Saved { .. })).map(AdapterKey::base_tensor).collect();
+    let saved: Vec<String> =
+        adapter.keys().filter(|key| matches!(key, AdapterKey::Saved { .. })).map(AdapterKey::base_tensor).collect();
     if !saved.is_empty() {
         reasons.push(format!("tensors that were trained in full ({}): {merge}", saved.join(", ")));
     }
@@ -125,7 +129,8 @@ fn factor_b(output: &Output<'_>, change: &LowRank<'_>, decoder: &DecoderConfig, 
     }
     let bytes = encode(StoredDtype::F32, &values);
     let rows = change.b.shape[0];
-    let bytes = if interleaved(decoder, &output.name) { interleave_rows(&bytes, rows, decoder.head_dim) } else { bytes };
+    let bytes =
+        if interleaved(decoder, &output.name) { interleave_rows(&bytes, rows, decoder.head_dim) } else { bytes };
     (change.b.shape.clone(), bytes)
 }
 

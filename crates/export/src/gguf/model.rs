@@ -10,12 +10,12 @@ use rankine_models::gguf::{
 };
 use rankine_models::weights::{StoredDtype, TensorSink};
 
-use super::source::{Source, vocabulary_files};
 use super::MODEL_FILE;
+use super::source::{Source, vocabulary_files};
 use crate::card;
 use crate::error::ExportError;
 use crate::merge_plan::Output;
-use crate::{ExportConfig, ExportInputs, Made, Progress, Quantize};
+use crate::{ExportConfig, ExportInputs, Made, Progress, Quantize, Weights};
 
 /// The embedding table.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -35,11 +35,12 @@ pub(crate) struct WrittenModel {
     pub(crate) decoder: DecoderConfig,
 }
 
-/// Writes `model.gguf` into `folder`.
+/// Writes `model.gguf` into `folder`. `usage` is how the card says that it is run.
 pub(crate) fn write_model(
     config: &ExportConfig,
     inputs: &ExportInputs<'_>,
     folder: &Path,
+    usage: String,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<WrittenModel, ExportError> {
     let source = Source::open(inputs)?;
@@ -48,10 +49,12 @@ pub(crate) fn write_model(
     let dtype = config.dtype.map(StoredDtype::from).or(source.base.is_quantised().then_some(StoredDtype::F32));
     let plan = source.plan(inputs, dtype)?;
     let tied = source.decoder.tie_word_embeddings && !plan.untied;
+    let rows = plan.outputs.iter().find(|output| output.name == EMBEDDING).map_or(0, |output| output.shape[0]);
+    let decoder = DecoderConfig { vocab_size: rows, ..source.decoder.clone() };
 
     let mut reasons = Vec::new();
     let mut tensors = Vec::new();
-    let factors = rope_factors(&source.decoder);
+    let factors = rope_factors(&decoder);
     if let Some(factors) = &factors {
         let shape = vec![factors.len()];
         tensors.push((GgufTensor { name: ROPE_FACTORS.to_owned(), shape, kind: GgmlType::F32 }, None));
@@ -63,15 +66,14 @@ pub(crate) fn write_model(
         match gguf_name(&output.name) {
             Some(name) => {
                 let kind = kind(output, config.quantize, tied);
-                tensors.push((GgufTensor { name, shape: output.base.shape.clone(), kind }, Some(output)));
+                tensors.push((GgufTensor { name, shape: output.shape.clone(), kind }, Some(output)));
             }
             None => reasons.push(format!("`{}` has no name in llama.cpp", output.name)),
         }
     }
-    let rows = plan.outputs.iter().find(|output| output.name == EMBEDDING).map_or(0, |output| output.base.shape[0]);
     let base_model = card::base_model(inputs, source.adapter.as_ref());
     let file_type = file_type(config.quantize, &tensors);
-    let mut metadata = said(describe(&source.decoder), &mut reasons);
+    let mut metadata = said(describe(&decoder), &mut reasons);
     metadata.extend(general(inputs, base_model.as_deref(), file_type));
     metadata.extend(said(vocabulary(&files, rows), &mut reasons));
     if !reasons.is_empty() {
@@ -84,7 +86,7 @@ pub(crate) fn write_model(
     write_gguf(&folder.join(MODEL_FILE), &metadata, &planned, |tensor, sink| {
         // In planned order, one call for each.
         match outputs.next().flatten() {
-            Some(output) => put(output, tensor.kind, &source.decoder, sink)?,
+            Some(output) => put(output, tensor.kind, &decoder, sink)?,
             None => sink.put(&pack(&tensor.name, tensor.kind, 1, factors.as_deref().unwrap_or_default(), 0)?)?,
         }
         done += tensor.bytes();
@@ -93,8 +95,17 @@ pub(crate) fn write_model(
     })?;
     let changed_tensors = plan.changed();
     let kept_tensors = plan.outputs.len() - changed_tensors;
-    let made = Made { base_model, changed_tensors, kept_tensors, untied: plan.untied };
-    Ok(WrittenModel { made, files, metadata, decoder: source.decoder.clone() })
+    let mut card = card::gguf(inputs, source.adapter.as_ref(), base_model.as_deref(), Weights::Merged, usage);
+    if let Some(window) =
+        decoder.sliding_window.iter().flatten().min().filter(|w| **w < decoder.max_position_embeddings)
+    {
+        card.say(&format!(
+            "The model was trained with a window of {window} tokens, which llama.cpp does not have for it: beyond so many \
+             tokens it computes something else."
+        ));
+    }
+    let made = Made { base_model, changed_tensors, kept_tensors, untied: plan.untied, card };
+    Ok(WrittenModel { made, files, metadata, decoder })
 }
 
 fn said(metadata: Result<GgufMetadata, Vec<String>>, reasons: &mut Vec<String>) -> GgufMetadata {
@@ -106,8 +117,8 @@ fn said(metadata: Result<GgufMetadata, Vec<String>>, reasons: &mut Vec<String>) 
 
 /// How a tensor is packed, as llama.cpp packs it: vectors are f32, a row that is no whole number of blocks is f16.
 fn kind(output: &Output<'_>, quantize: Option<Quantize>, tied: bool) -> GgmlType {
-    let columns = output.base.shape.last().copied().unwrap_or(1);
-    if output.base.shape.len() < 2 {
+    let columns = output.shape.last().copied().unwrap_or(1);
+    if output.shape.len() < 2 {
         return GgmlType::F32;
     }
     match quantize {
@@ -169,18 +180,17 @@ fn put(
     decoder: &DecoderConfig,
     sink: &mut TensorSink<'_>,
 ) -> Result<(), ExportError> {
-    let columns = if output.base.shape.len() == 1 { 1 } else { output.base.shape.last().copied().unwrap_or(1).max(1) };
+    let columns = if output.shape.len() == 1 { 1 } else { output.shape.last().copied().unwrap_or(1).max(1) };
     if !interleaved(decoder, &output.name) {
-        return output.for_each_block(&mut |first, values| {
-            Ok(sink.put(&pack(&output.name, kind, columns, values, first)?)?)
-        });
+        return output
+            .for_each_block(&mut |first, values| Ok(sink.put(&pack(&output.name, kind, columns, values, first)?)?));
     }
     let mut packed = Vec::new();
     output.for_each_block(&mut |first, values| {
         packed.extend(pack(&output.name, kind, columns, values, first)?);
         Ok(())
     })?;
-    Ok(sink.put(&interleave_rows(&packed, output.base.shape[0], decoder.head_dim))?)
+    Ok(sink.put(&interleave_rows(&packed, output.shape[0], decoder.head_dim))?)
 }
 
 /// Whether the rows change places: those of `llama`'s queries and keys, whose rotary pairs are neighbours in ggml.

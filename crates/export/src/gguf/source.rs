@@ -52,7 +52,7 @@ pub(crate) fn vocabulary_files(inputs: &ExportInputs<'_>, target: Target) -> Res
     let base = Companions::of(inputs.base)?;
     let tokenizer = json(&from, place, "tokenizer.json")?;
     if tokenizer.is_null() {
-        return Err(ExportError::MissingFile { file: place.join("tokenizer.json"), target: target.name() });
+        return Err(ExportError::MissingFile { file: place.join("tokenizer.json"), target });
     }
     Ok(VocabularyFiles {
         tokenizer,

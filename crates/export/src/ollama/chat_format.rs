@@ -48,12 +48,15 @@ impl ChatFormat {
     /// Reads it off, or says why it cannot be said so. `own_bos` is BOS where the tokenizer puts it before a text.
     pub(crate) fn of(template: &ChatTemplate, own_bos: Option<&str>) -> Result<Self, String> {
         let render = |messages: &[(&str, &str)], prompt: bool| render(template, messages, prompt);
-        let cut = |text: &str, at: &[&str]| cut(text, at).ok_or_else(|| format!("it changes or repeats messages: {text:?}"));
+        let cut =
+            |text: &str, at: &[&str]| cut(text, at).ok_or_else(|| format!("it changes or repeats messages: {text:?}"));
         let chat = render(&[("user", U[0]), ("assistant", A[0]), ("user", U[1])], true)?;
-        let [head, to_answer, to_question, prompt] = cut(&chat, &[U[0], A[0], U[1]])?.try_into().map_err(|_| "parts")?;
+        let [head, to_answer, to_question, prompt] =
+            cut(&chat, &[U[0], A[0], U[1]])?.try_into().map_err(|_| "parts")?;
         let asked = render(&[("user", U[0])], false).unwrap_or_default();
         let answered = render(&[("user", U[0]), ("assistant", A[0])], false).unwrap_or_default();
-        let after = |text: &str, last: &str| text.rsplit_once(last).map_or_else(String::new, |(_, after)| after.to_owned());
+        let after =
+            |text: &str, last: &str| text.rsplit_once(last).map_or_else(String::new, |(_, after)| after.to_owned());
         // Where a part ends does not change what is rendered, only how it reads.
         let answer_end = Some(after(&answered, A[0])).filter(|end| to_question.starts_with(end)).unwrap_or_default();
         let question_end = after(&asked, U[0]);
@@ -62,9 +65,9 @@ impl ChatFormat {
         let user = Around { before: to_question[answer_end.len()..].to_owned(), after: question_end.clone() };
         let assistant = Around { before: to_answer[question_end.len()..].to_owned(), after: answer_end };
         // A first question that has no more before it than BOS has its beginning within the head.
-        let head = head.strip_suffix(&user.before).ok_or_else(|| {
-            format!("the first question begins with {head:?} and the next with {:?}", user.before)
-        })?;
+        let head = head
+            .strip_suffix(&user.before)
+            .ok_or_else(|| format!("the first question begins with {head:?} and the next with {:?}", user.before))?;
         let prompt = prompt[question_end.len()..].to_owned();
         let format = |begin: &str, system: System| Self {
             begin: begin.to_owned(),

@@ -49,7 +49,7 @@ fn a_merged_folder_has_its_companions_and_no_pickle() {
         "pytorch_model.bin",
         "optimizer.pt",
     ] {
-        fs::write(base.path().join(name), name).unwrap();
+        fs::write(base.path().join(name), format!("{{\"from\": \"{name}\"}}")).unwrap();
     }
     fs::write(base.path().join("README.md"), "---\nlicense: llama3.2\n---\n").unwrap();
     let place = Place::new();
@@ -78,7 +78,7 @@ fn a_merged_folder_has_its_companions_and_no_pickle() {
     assert_eq!(json(&place.out().join(REPORT_FILE))["target"], "merged");
     // A trained template replaces the tokenizer's, in whichever file that was.
     let tokenizer = tempfile::tempdir().unwrap();
-    fs::write(tokenizer.path().join("tokenizer.json"), "other").unwrap();
+    fs::write(tokenizer.path().join("tokenizer.json"), "{\"other\": 1}").unwrap();
     let inputs = ExportInputs {
         base: base.path(),
         adapter: None,
@@ -87,7 +87,7 @@ fn a_merged_folder_has_its_companions_and_no_pickle() {
         facts: &place.facts,
     };
     export(&merged(), &inputs, &place.out(), &mut |_| ()).unwrap();
-    assert_eq!(fs::read_to_string(place.out().join("tokenizer.json")).unwrap(), "other");
+    assert_eq!(fs::read_to_string(place.out().join("tokenizer.json")).unwrap(), "{\"other\": 1}");
     assert_eq!(fs::read_to_string(place.out().join("chat_template.jinja")).unwrap(), "{{ x }}");
     assert!(!place.out().join("chat_template.json").exists() && !place.out().join("tokenizer_config.json").exists());
 }
@@ -164,7 +164,7 @@ fn an_export_can_be_looked_at_before_it_is_published() {
     assert!(!place.out().exists());
     drop(written);
     assert_eq!(listing(place.dir.path()), Vec::<String>::new());
-    let report = write(&merged(), &inputs, &place.out(), &mut |_| ()).unwrap().publish().unwrap();
+    let report = write(&merged(), &inputs, &place.out(), &mut |_| ()).unwrap().publish(None).unwrap();
     assert_eq!(report.files.len() + 1, listing(&place.out()).len());
     assert_eq!(serde_json::from_value::<ExportReport>(json(&place.out().join(REPORT_FILE))).unwrap(), report);
 }

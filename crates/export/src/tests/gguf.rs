@@ -34,6 +34,21 @@ pub(super) fn tokenizer(chat_template: Option<&str>) -> TempDir {
     dir
 }
 
+/// The untied model with its adapter, as `target`.
+pub(super) fn exported(target: Target, chat_template: Option<&str>) -> Place {
+    let place = Place::new();
+    let (base, tokenizer) = (golden("llama-untied"), tokenizer(chat_template));
+    let inputs = ExportInputs {
+        base: &base,
+        adapter: Some(&base.join("adapter")),
+        tokenizer: Some(tokenizer.path()),
+        chat_template: None,
+        facts: &place.facts,
+    };
+    export(&ExportConfig::new(target), &inputs, &place.out(), &mut |_| ()).unwrap();
+    place
+}
+
 fn config(quantize: Option<Quantize>, dtype: Option<ExportDtype>) -> ExportConfig {
     ExportConfig { quantize, dtype, ..ExportConfig::new(Target::Gguf) }
 }
@@ -111,7 +126,9 @@ fn a_quantised_model_is_near_and_keeps_more_of_its_head() {
 fn merges_apart(case: &str, one: &Path, other: &Path) -> f64 {
     let merge = |adapter: &Path| {
         let place = Place::new();
-        place.export(&ExportConfig { dtype: Some(ExportDtype::F32), ..merged() }, &golden(case), Some(adapter)).unwrap();
+        place
+            .export(&ExportConfig { dtype: Some(ExportDtype::F32), ..merged() }, &golden(case), Some(adapter))
+            .unwrap();
         place
     };
     let (one, other) = (merge(one), merge(other));

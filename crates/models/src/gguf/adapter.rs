@@ -62,7 +62,10 @@ fn read(bytes: &[u8]) -> Result<GgufAdapter, GgufProblem> {
         let other = format!("{name}{LORA_B}");
         let pair = header.tensors.iter().find(|tensor| tensor.name == other);
         let (Some(pair), Some(tensor)) = (pair, checkpoint_name(name)) else {
-            return Err(GgufProblem::Metadata(format!("`{}` belongs to no known tensor, or has no `{other}`", info.name)));
+            return Err(GgufProblem::Metadata(format!(
+                "`{}` belongs to no known tensor, or has no `{other}`",
+                info.name
+            )));
         };
         let values = |info| {
             let place = place_of(info, &header, bytes.len() as u64)?;

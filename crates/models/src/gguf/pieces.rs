@@ -43,7 +43,8 @@ pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Pieces
         let whole = [*left, *right].concat();
         if whole != last {
             let rank = ranks.len();
-            let id = *ids.get(whole.as_str()).ok_or_else(|| format!("`model.merges` makes {whole:?}, which is no token"))?;
+            let id =
+                *ids.get(whole.as_str()).ok_or_else(|| format!("`model.merges` makes {whole:?}, which is no token"))?;
             if ranks.insert(whole.clone(), rank).is_some() {
                 return Err(format!(
                     "`model.merges` makes {whole:?} at two places with others between them, which SentencePiece's \
@@ -62,7 +63,8 @@ pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Pieces
             Kind::Normal => {}
         }
     }
-    let table: Vec<(&str, f32)> = tokens.iter().zip(&scores).map(|(token, score)| (token.text.as_str(), *score)).collect();
+    let table: Vec<(&str, f32)> =
+        tokens.iter().zip(&scores).map(|(token, score)| (token.text.as_str(), *score)).collect();
     let skipped: HashSet<&str> = tokens
         .iter()
         .filter(|token| !matches!(token.kind, Kind::Normal | Kind::UserDefined))
@@ -72,7 +74,9 @@ pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Pieces
     let listed: HashSet<(&str, &str)> = pairs.iter().copied().collect();
     let missing = all.difference(&listed).filter(|(left, right)| !added(tokens, &ids, left, right)).count();
     if missing > 0 {
-        return Err(format!("{missing} ways to make a token are not in `model.merges`, and SentencePiece would take them"));
+        return Err(format!(
+            "{missing} ways to make a token are not in `model.merges`, and SentencePiece would take them"
+        ));
     }
     Ok(Pieces { scores, space_prefix })
 }
@@ -92,9 +96,8 @@ fn space_prefix(files: &VocabularyFiles) -> Result<bool, String> {
         None if json.is_null() => Vec::new(),
         None => vec![json.clone()],
     };
-    let is_replace = |part: &Json| {
-        part["type"] == "Replace" && part["pattern"]["String"] == " " && part["content"] == SPACE
-    };
+    let is_replace =
+        |part: &Json| part["type"] == "Replace" && part["pattern"]["String"] == " " && part["content"] == SPACE;
     let is_prepend = |part: &Json| part["type"] == "Prepend" && part["prepend"] == SPACE;
     match (parts(normalizer, "normalizers").as_slice(), parts(cuts, "pretokenizers").as_slice()) {
         ([prepend, replace], []) if is_prepend(prepend) && is_replace(replace) => Ok(true),
@@ -107,6 +110,8 @@ fn space_prefix(files: &VocabularyFiles) -> Result<bool, String> {
                 _ => Ok(true),
             }
         }
-        _ => Err(format!("its treatment of spaces has no name in llama.cpp: normalizer {normalizer}, pre-tokenizer {cuts}")),
+        _ => Err(format!(
+            "its treatment of spaces has no name in llama.cpp: normalizer {normalizer}, pre-tokenizer {cuts}"
+        )),
     }
 }

@@ -70,7 +70,11 @@ impl PreTokenizer {
     }
 
     /// llama.cpp's name for what a `tokenizer.json` does before it merges, or what about it has none.
-    pub(super) fn name_of(normalizer: &Json, pre_tokenizer: &Json, ignore_merges: bool) -> Result<&'static str, String> {
+    pub(super) fn name_of(
+        normalizer: &Json,
+        pre_tokenizer: &Json,
+        ignore_merges: bool,
+    ) -> Result<&'static str, String> {
         let cuts = spelled_out(pre_tokenizer);
         let mut alike = KNOWN.iter().filter_map(|(names, kind)| {
             let known = Self::of(Some(names[0])).ok()?;
@@ -174,8 +178,11 @@ mod tests {
         let old = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false});
         assert_eq!(PreTokenizer::name_of(&Json::Null, &old, false), Ok("gpt-2"));
         let prefixed = json!({"type": "ByteLevel", "add_prefix_space": true, "use_regex": true});
-        let reason = |normalizer: Json, cuts: &Json, whole| PreTokenizer::name_of(&normalizer, cuts, whole).unwrap_err();
-        assert!(reason(Json::Null, &prefixed, false).contains("none that llama.cpp knows by the name of gpt-2, smollm"));
+        let reason =
+            |normalizer: Json, cuts: &Json, whole| PreTokenizer::name_of(&normalizer, cuts, whole).unwrap_err();
+        assert!(
+            reason(Json::Null, &prefixed, false).contains("none that llama.cpp knows by the name of gpt-2, smollm")
+        );
         assert!(reason(json!({"type": "NFKC"}), &old, false).contains("its normalizer has no name"));
         assert!(reason(Json::Null, &old, true).contains("llama.cpp's `gpt-2`, but with `ignore_merges` true"));
     }

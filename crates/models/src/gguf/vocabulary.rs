@@ -71,7 +71,13 @@ pub fn vocabulary(files: &VocabularyFiles, rows: usize) -> Result<GgufMetadata, 
     }
     let ids = special_ids(files, &tokens);
     for (name, id) in &ids {
-        let name = if *name == "pad" { "padding" } else if *name == "unk" { "unknown" } else { name };
+        let name = if *name == "pad" {
+            "padding"
+        } else if *name == "unk" {
+            "unknown"
+        } else {
+            name
+        };
         let name = if name == "sep" { "seperator" } else { name };
         put(&format!("ggml.{name}_token_id"), GgufValue::U32(*id));
     }
@@ -98,8 +104,7 @@ pub fn vocabulary(files: &VocabularyFiles, rows: usize) -> Result<GgufMetadata, 
 
 /// Every row's token: fillers where there is none.
 fn tokens(files: &VocabularyFiles, rows: usize, faults: &mut Vec<String>) -> Vec<Token> {
-    let mut tokens: Vec<Token> =
-        (0..rows).map(|id| Token { text: format!("[PAD{id}]"), kind: Kind::Unused }).collect();
+    let mut tokens: Vec<Token> = (0..rows).map(|id| Token { text: format!("[PAD{id}]"), kind: Kind::Unused }).collect();
     let model = &files.tokenizer["model"];
     let empty = Map::new();
     let vocab = model["vocab"].as_object().unwrap_or(&empty);

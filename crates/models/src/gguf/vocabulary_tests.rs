@@ -67,7 +67,7 @@ fn a_byte_level_tokenizer_comes_back() {
     assert_eq!(number("padding_token_id").as_deref(), Some("<|endoftext|>"));
     assert_eq!(number("unknown_token_id"), None);
     // The ends that llama.cpp knows by their text are left to it.
-    assert_eq!(number("eot_token_id").as_deref(), before.id_to_token(2).as_deref());
+    assert_eq!(number("eot_token_id").as_deref(), before.id_to_token(4).as_deref());
     assert_eq!(number("eom_token_id").as_deref(), before.id_to_token(5).as_deref());
     let filler = format!("[PAD{}]", rows - 1);
     match value(&metadata, "tokenizer.ggml.tokens") {
@@ -89,7 +89,8 @@ fn a_byte_level_tokenizer_comes_back() {
         }
     }
     let templates = config["chat_template"].as_array().unwrap();
-    let named = |entry: &Json| (entry["name"].as_str().unwrap().to_owned(), entry["template"].as_str().unwrap().to_owned());
+    let named =
+        |entry: &Json| (entry["name"].as_str().unwrap().to_owned(), entry["template"].as_str().unwrap().to_owned());
     let expected = [("default", "{{ messages }}"), ("tool_use", "tools")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(templates.iter().map(named).collect::<Vec<_>>(), expected);
     let ends: Vec<u32> = serde_json::from_value(generation["eos_token_id"].clone()).unwrap();
@@ -109,7 +110,10 @@ fn a_sentence_piece_vocabulary_comes_back() {
     let before = tokenizer(&files.tokenizer);
     let metadata = vocabulary(&files, before.get_vocab_size(true)).unwrap();
     let (after, config, _) = read_back(metadata);
-    assert_eq!(after["model"]["merges"].as_array().unwrap().len(), files.tokenizer["model"]["merges"].as_array().unwrap().len());
+    assert_eq!(
+        after["model"]["merges"].as_array().unwrap().len(),
+        files.tokenizer["model"]["merges"].as_array().unwrap().len()
+    );
     assert_eq!(config["bos_token"], files.tokenizer_config["bos_token"]);
     let after = tokenizer(&after);
     let cases = json_file("gguf/tokenizers/spm.json");

@@ -5,7 +5,7 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport, Form};
+use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport};
 use rankine_models::drift::Drift;
 use rankine_models::weights::WeightsError;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::Environment;
 use crate::cli::ExportArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::plan::{DevicePlan, stored_dtype};
-use crate::terminal::{self, progress};
+use crate::terminal::{self, note, progress};
 
 pub(crate) use proof::{Proof, Reference};
 pub(crate) use source::{Finished, Source};
@@ -47,13 +47,23 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
             return Err(Failure::bad_input(fault.help("give `--run RUN`, or `--base MODEL` with `--adapter DIR`")));
         }
     };
-    let exported = source.export(config, &args.out, args.json)?;
+    let proof = if args.no_proof { Comparison::Skipped } else { Comparison::Made };
+    let exported = source.export(config, &args.out, proof, args.json)?;
     if args.json {
         let text =
             serde_json::to_string_pretty(&exported).map_err(|error| Failure::Failed(Fault::new(chain(&error))))?;
         return terminal::print(&format!("{text}\n"));
     }
     terminal::print(&exported.line())
+}
+
+/// Whether an export is compared with base and adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// As always.
+    Made,
+    /// As was asked for: a model that is larger than memory can be merged, and not loaded.
+    Skipped,
 }
 
 /// One export.
@@ -79,8 +89,6 @@ pub(crate) struct Exported {
     pub(crate) report: ExportReport,
     /// Where.
     pub(crate) out: PathBuf,
-    /// How far it is from base and adapter.
-    pub(crate) drift: Option<Drift>,
     /// Whether its weights are integers, whose differences are reported and bound to no limit.
     #[serde(skip)]
     pub(crate) quantized: bool,
@@ -111,20 +119,22 @@ impl Export<'_> {
         });
         let written = written.map_err(|error| export_failure(&error))?;
         let drift = match self.reference {
-            Some(_) if self.config.form() == Form::GgufAdapter => None,
-            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(written.path())?),
+            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(&written)?),
             None => None,
         };
-        let report = written.publish().map_err(|error| export_failure(&error))?;
+        let report = written.publish(drift).map_err(|error| export_failure(&error))?;
+        if !self.quiet {
+            report.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+        }
         let quantized = self.config.quantize.is_some();
-        Ok(Exported { report, out: self.out.to_owned(), drift, quantized })
+        Ok(Exported { report, out: self.out.to_owned(), quantized })
     }
 }
 
 impl Exported {
     /// What was made, in a line.
     pub(crate) fn line(&self) -> String {
-        let drift = self.drift.map_or(String::new(), |drift| {
+        let drift = self.report.drift.map_or(String::new(), |drift| {
             if self.quantized {
                 return format!("; {}", divergence(&drift));
             }
@@ -143,7 +153,13 @@ impl Exported {
 
 impl Source {
     /// Makes one export of it.
-    pub(crate) fn export(&self, config: ExportConfig, out: &Path, quiet: bool) -> Result<Exported, Failure> {
+    pub(crate) fn export(
+        &self,
+        config: ExportConfig,
+        out: &Path,
+        comparison: Comparison,
+        quiet: bool,
+    ) -> Result<Exported, Failure> {
         let reference = Reference::new(&self.base, self.adapter.as_deref(), &self.documents, DevicePlan::CPU);
         let export = Export {
             config,
@@ -153,7 +169,7 @@ impl Source {
             out,
             facts: &self.facts,
             chat_template: self.chat_template.as_deref(),
-            reference: Some(&reference),
+            reference: (comparison == Comparison::Made).then_some(&reference),
             quiet,
         };
         export.run()
@@ -171,6 +187,10 @@ pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
         | E::Weights(W::NoWeights { .. } | W::PickleOnly { .. } | W::Unreadable { .. } | W::Gguf(_))
         | E::Mismatch { .. }
         | E::NoAdapter
+        | E::NotPortable { .. }
+        | E::Rules { .. }
+        | E::Spelling { .. }
+        | E::Json { .. }
         | E::Setting { .. }
         | E::Occupied { .. }
         | E::Overlap { .. }

@@ -2,7 +2,7 @@
 
 use rankine_export::{ExportConfig, Target};
 
-use super::export::Source;
+use super::export::{Comparison, Source};
 use crate::Environment;
 use crate::cli::MergeArgs;
 use crate::fault::Failure;
@@ -16,5 +16,5 @@ use crate::terminal;
 pub fn run(args: &MergeArgs, environment: &Environment) -> Result<(), Failure> {
     let source = Source::of_folders(&args.base, Some(&args.adapter), environment)?;
     let config = ExportConfig { dtype: stored_dtype(args.dtype).map(Into::into), ..ExportConfig::new(Target::Merged) };
-    terminal::print(&source.export(config, &args.out, false)?.line())
+    terminal::print(&source.export(config, &args.out, Comparison::Made, false)?.line())
 }

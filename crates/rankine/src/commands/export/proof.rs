@@ -3,14 +3,15 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use rankine_export::{ExportConfig, Form};
+use rankine_export::{ExportConfig, ReadBack, WrittenExport};
 use rankine_models::drift::{Drift, Logits};
 use rankine_models::model::Model;
-use rankine_models::weights::StoredDtype;
+use rankine_models::weights::{StoredDtype, WeightFiles};
 
+use super::export_failure;
 use crate::commands::open;
 use crate::fault::{Failure, Fault};
-use crate::plan::DevicePlan;
+use crate::plan::{Backend, DevicePlan};
 
 /// What base and adapter say on held-out text, in f32. Computed when it is first asked for, and once: a run has several
 /// exports, and its two models are never in memory together.
@@ -45,8 +46,22 @@ impl<'a> Reference<'a> {
     }
 
     fn load(&self, folder: &Path) -> Result<Model, Failure> {
-        Model::load(folder, StoredDtype::F32, &self.device.open()).map_err(|error| open::input(&error))
+        let dtype = match self.device.backend {
+            Backend::Cpu => held_exactly(folder),
+            // Others calculate in the type of the weights.
+            _ => StoredDtype::F32,
+        };
+        Model::load(folder, dtype, &self.device.open()).map_err(|error| open::input(&error))
     }
+}
+
+/// The smallest type that holds every matrix of a model as it is stored. The CPU calculates in f32 whatever the type.
+fn held_exactly(folder: &Path) -> StoredDtype {
+    let Ok(files) = WeightFiles::open(folder) else { return StoredDtype::F32 };
+    let matrices = || files.names().filter_map(|name| files.get(name)).filter(|tensor| tensor.shape.len() > 1);
+    let halves = [StoredDtype::BF16, StoredDtype::F16];
+    let same = |dtype: &StoredDtype| matrices().all(|tensor| tensor.dtype == *dtype && !tensor.is_quantised());
+    halves.into_iter().find(same).unwrap_or(StoredDtype::F32)
 }
 
 /// The comparison of one export.
@@ -58,14 +73,16 @@ pub(crate) struct Proof<'a> {
 
 impl Proof<'_> {
     /// Compares what `written` holds with the reference, both in f32.
-    pub(crate) fn check(&self, written: &Path) -> Result<Drift, Failure> {
+    pub(crate) fn check(&self, written: &WrittenExport) -> Result<Drift, Failure> {
         let reference = self.reference;
         let expected = reference.logits()?;
-        let (model, dtype) = match self.config.form() {
-            Form::Model => (reference.load(written)?, self.written_dtype()),
-            Form::Adapter | Form::MlxAdapter | Form::GgufAdapter => {
+        let (model, dtype) = match written.read_back().map_err(|error| export_failure(&error))? {
+            ReadBack::Model(folder) => (reference.load(&folder)?, self.written_dtype()),
+            ReadBack::Adapter(adapter) => {
                 let mut model = reference.load(reference.base)?;
-                open::attach(&mut model, written)?;
+                model.attach_file(&adapter).map_err(|error| {
+                    Failure::Failed(Fault::new(format!("what was written for {}: {error}", self.out.display())))
+                })?;
                 (model, StoredDtype::F32)
             }
         };
@@ -91,8 +108,7 @@ impl Proof<'_> {
 
     fn written_dtype(&self) -> StoredDtype {
         let stored = || {
-            rankine_models::weights::WeightFiles::open(self.reference.base)
-                .map_or(StoredDtype::BF16, |files| crate::plan::usual_dtype(&files))
+            WeightFiles::open(self.reference.base).map_or(StoredDtype::BF16, |files| crate::plan::usual_dtype(&files))
         };
         self.config.dtype.map_or_else(stored, Into::into)
     }

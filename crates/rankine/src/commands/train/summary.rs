@@ -75,7 +75,7 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome, samples: &[Sample], export
     let adapter = outcome.path.display();
     text.push_str(&format!("\nwrote {adapter}\n"));
     for export in exported {
-        let drift = export.drift.map_or(String::new(), |drift| {
+        let drift = export.report.drift.map_or(String::new(), |drift| {
             if export.quantized {
                 return format!(", {}", divergence(&drift));
             }

@@ -1,0 +1,100 @@
+//! `target: hf-endpoint`: a repository for Hugging Face Inference Endpoints, merged or as an adapter.
+//!
+//! An endpoint of vLLM takes the merged repository as it is. Nothing loads an adapter's base by itself: the endpoint is made
+//! of the base, and its container's arguments name the adapter.
+
+use std::path::Path;
+
+use rankine_models::adapter_file::read_config;
+use rankine_models::weights::write_aside;
+
+use crate::card::Card;
+use crate::error::ExportError;
+use crate::merged::{self, Spelling};
+use crate::peft::{self, Placed};
+use crate::vllm;
+use crate::{ExportConfig, ExportInputs, Made, Progress, Target};
+
+/// What an endpoint without an engine runs.
+pub(crate) const HANDLER: &str = "handler.py";
+/// What is installed for it.
+pub(crate) const REQUIREMENTS: &str = "requirements.txt";
+
+pub(crate) fn write_merged(
+    config: &ExportConfig,
+    inputs: &ExportInputs<'_>,
+    folder: &Path,
+    name: &str,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Made, ExportError> {
+    let mut made = merged::write(config, inputs, folder, Spelling::OfTheBase, progress)?;
+    let handler = write_handler(config, folder, include_str!("../templates/hf-endpoint/merged.py"), "")?;
+    use_section(&mut made.card, name, "this repository", "", handler);
+    Ok(made)
+}
+
+pub(crate) fn write_adapter(
+    config: &ExportConfig,
+    inputs: &ExportInputs<'_>,
+    folder: &Path,
+    name: &str,
+) -> Result<Made, ExportError> {
+    let placed = Placed::open(inputs)?;
+    // A handler loads with peft, which knows every adapter; the engines know one rank and one scale.
+    let mut card = match config.handler {
+        true => {
+            let made = peft::write(inputs, folder)?;
+            made.card
+        }
+        false => peft::write_portable(Target::HfEndpoint, inputs, &placed, folder)?,
+    };
+    let rank = read_config(folder)?.r;
+    let base = placed.base_model.as_deref().unwrap_or("the base model");
+    let short = name.rsplit('/').next().unwrap_or(name);
+    let arguments = vllm::arguments(rank, short, repository(name));
+    let handler = write_handler(config, folder, include_str!("../templates/hf-endpoint/adapter.py"), "peft>=0.15\n")?;
+    use_section(&mut card, name, base, &arguments, handler);
+    Ok(placed.made(card))
+}
+
+/// A name with an organisation is the repository's.
+fn repository(name: &str) -> &str {
+    if name.contains('/') { name } else { "ORG/NAME" }
+}
+
+fn write_handler(config: &ExportConfig, folder: &Path, handler: &str, requirements: &str) -> Result<bool, ExportError> {
+    if config.handler {
+        write_aside(&folder.join(HANDLER), handler.as_bytes())?;
+        let requirements = format!("accelerate\n{requirements}safetensors\ntransformers>=4.51\n");
+        write_aside(&folder.join(REQUIREMENTS), requirements.as_bytes())?;
+    }
+    Ok(config.handler)
+}
+
+fn use_section(card: &mut Card, name: &str, model: &str, arguments: &str, handler: bool) {
+    let upload = format!("Upload it with `rankine push path/to/this/folder {}`.", repository(name));
+    let engine = match (handler, arguments) {
+        (true, _) => "Make an endpoint of this repository; it runs `handler.py`, which answers \
+                      `{\"inputs\": \"...\", \"parameters\": {\"max_new_tokens\": 64}}` and \
+                      `{\"inputs\": {\"messages\": [...]}}`."
+            .to_owned(),
+        (false, "") => format!("Make an endpoint of {model} with the engine vLLM; no arguments are needed."),
+        (false, arguments) => format!(
+            "Make an endpoint of `{model}` with the engine vLLM and these container arguments; requests then name the model \
+             `{}`:\n\n```text\n{arguments}\n```",
+            name.rsplit('/').next().unwrap_or(name)
+        ),
+    };
+    let ask = match handler {
+        true => {
+            "curl \"$ENDPOINT\" -H \"Authorization: Bearer $HF_TOKEN\" -H 'Content-Type: application/json' \\\n    \
+                 -d '{\"inputs\": \"...\", \"parameters\": {\"max_new_tokens\": 64}}'"
+        }
+        false => {
+            "curl \"$ENDPOINT/v1/completions\" -H \"Authorization: Bearer $HF_TOKEN\" \\\n    \
+                  -H 'Content-Type: application/json' -d '{\"model\": \"MODEL\", \"prompt\": \"...\", \"max_tokens\": 64}'"
+        }
+    };
+    let short = if arguments.is_empty() { repository(name) } else { name.rsplit('/').next().unwrap_or(name) };
+    card.used_by(format!("{upload} {engine}\n\n```sh\n{}\n```\n", ask.replace("MODEL", short)));
+}
