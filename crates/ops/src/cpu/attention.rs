@@ -3,8 +3,6 @@
 //! Forward keeps the output and each row's log-sum-exp; backward recomputes the probabilities from it
 //! ([Dao et al. 2022](https://arxiv.org/abs/2205.14135)). Blocked keys outside a tile's range are never touched.
 
-use rayon::prelude::*;
-
 use crate::kernel::math::{add, dot, exp_and_sum, maximum, scale as multiply, vectorised};
 use crate::kernel::{
     InstructionSet, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh, products,
@@ -124,11 +122,8 @@ pub(super) fn forward(set: InstructionSet, inputs: &Inputs<'_>, attended: &Atten
         if queries < FEW { head.few_queries() } else { head.forward() }
     };
     let work = queries * attended.keys * heads * rows * e;
-    let (outputs, lse): (Vec<Vec<f32>>, Vec<Vec<f32>>) = if Threads::All.count(work) > 1 {
-        (0..rows * heads).into_par_iter().map(per_head).unzip()
-    } else {
-        (0..rows * heads).map(per_head).unzip()
-    };
+    let (outputs, lse): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
+        Threads::All.map(rows * heads, work, per_head).into_iter().unzip();
     // SAFETY: every head sets its columns.
     let mut y = unsafe { fresh(rows * queries * heads * e) };
     gather(set, &mut y, heads * e, queries, e, &[Part { column: 0, heads: &outputs, count: heads, shared: 1 }]);
@@ -212,7 +207,7 @@ pub(super) fn backward(
     let Attended { rows, queries, keys, heads, groups, .. } = *attended;
     let e = inputs.e;
     let per_head = |index: usize| Head::new(set, inputs, attended, index).backward(saved, dy, index);
-    let per_head: Vec<[Vec<f32>; 3]> = (0..rows * heads).into_par_iter().map(per_head).collect();
+    let per_head: Vec<[Vec<f32>; 3]> = Threads::All.map(rows * heads, queries * keys * heads * rows * e, per_head);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::with_capacity(rows * heads));
     for [q, k, v] in per_head {
         dq.push(q);
@@ -339,7 +334,8 @@ struct Part<'a> {
 /// Puts heads side by side into rows of `width` values; each row of the batch has `tokens` of them.
 fn gather(set: InstructionSet, into: &mut [f32], width: usize, tokens: usize, e: usize, parts: &[Part<'_>]) {
     const TOKENS: usize = 32;
-    into.par_chunks_mut(TOKENS * width).enumerate().for_each(|(chunk, lines)| {
+    let work = into.len();
+    Threads::All.chunks(into, TOKENS * width, work, |chunk, lines| {
         for (line, values) in lines.chunks_exact_mut(width).enumerate() {
             let (row, token) = ((chunk * TOKENS + line) / tokens, (chunk * TOKENS + line) % tokens);
             for Part { column, heads, count, shared } in parts {

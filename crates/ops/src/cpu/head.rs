@@ -1,16 +1,17 @@
 //! The head with its loss: a tile of the vocabulary at a time, and nothing of [n, v] kept.
 
-use rayon::prelude::*;
-
 use super::frozen::FrozenProduct;
 use crate::kernel::math::{exp_and_sum, maximum, scale};
 use crate::kernel::{
     InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh,
-    products,
+    products, with_crew,
 };
 
 /// Rows that are taken over all of the vocabulary at once.
 const ROWS: usize = 512;
+
+/// Rows of one task.
+const LINES: usize = 8;
 
 /// Vocabulary of one tile: `ROWS * TILE` logits are held. Whole blocks and panels of integers.
 const TILE: usize = 2048;
@@ -53,7 +54,7 @@ impl Head<'_> {
         for (index, (hidden, targets)) in hidden.chunks(ROWS * width).zip(targets.chunks(ROWS)).enumerate() {
             let start = index * ROWS * width;
             let gradient = wants_gradient.then(|| &mut gradient[start..start + hidden.len()]);
-            sum += self.rows(hidden, targets, gradient);
+            sum += with_crew(|| self.rows(hidden, targets, gradient));
         }
         (sum, wants_gradient.then_some(gradient))
     }
@@ -86,21 +87,20 @@ impl Head<'_> {
             };
             products(logits, count, &[job], Threads::All);
             let first = start == 0;
-            match gradient.as_deref_mut() {
-                None => rows.par_iter_mut().zip(logits.par_chunks_exact_mut(count)).for_each(|(row, logits)| {
-                    row.add(set, logits, start);
-                }),
-                Some(gradient) => rows
-                    .par_iter_mut()
-                    .zip(logits.par_chunks_exact_mut(count))
-                    .zip(gradient.par_chunks_exact_mut(width))
-                    .for_each(|((row, logits), gradient)| {
-                        let factor = row.add(set, logits, start);
-                        if factor != 1.0 && !first {
-                            scale(set, gradient, factor);
-                        }
-                    }),
-            }
+            let mut along = gradient.as_deref_mut().map(|gradient| gradient.chunks_exact_mut(width));
+            let mut lines: Vec<(&mut Row, &mut [f32], &mut [f32])> = rows
+                .iter_mut()
+                .zip(logits.chunks_exact_mut(count))
+                .map(|(row, logits)| (row, logits, along.as_mut().and_then(Iterator::next).unwrap_or_default()))
+                .collect();
+            Threads::All.chunks(&mut lines, LINES, n * count, |_, lines| {
+                for (row, logits, gradient) in lines {
+                    let factor = row.add(set, logits, start);
+                    if factor != 1.0 && !first {
+                        scale(set, gradient, factor);
+                    }
+                }
+            });
             let Some(gradient) = gradient.as_deref_mut() else { continue };
             let write = if first { Write::Set } else { Write::Add };
             let powers = self.pack(logits, n, count);
@@ -117,7 +117,8 @@ impl Head<'_> {
             products(gradient, width, &[job], Threads::All);
         }
         if let Some(gradient) = gradient {
-            rows.par_iter().zip(gradient.par_chunks_exact_mut(width)).for_each(|(row, gradient)| {
+            Threads::All.chunks(gradient, width, n * width, |index, gradient| {
+                let row = &rows[index];
                 let mut line = vec![0.0; width];
                 weight.from(row.target * width).widen(set, &mut line);
                 let factor = 1.0 / row.total;

@@ -1,9 +1,7 @@
 //! RMSNorm: `y = w x r` with `r = 1 / sqrt(mean(x^2) + eps)` of each row, kept for the backward pass.
 
-use rayon::prelude::*;
-
 use crate::kernel::math::{dot, vectorised};
-use crate::kernel::{InstructionSet, Write, fresh};
+use crate::kernel::{InstructionSet, Threads, Write, fresh};
 
 /// Rows of one task.
 const ROWS: usize = 32;
@@ -13,8 +11,12 @@ pub(super) fn forward(set: InstructionSet, x: &[f32], weight: &[f32], eps: f32) 
     let width = weight.len();
     // SAFETY: every row of both is written.
     let (mut y, mut inverse) = unsafe { (fresh(x.len()), fresh(x.len() / width)) };
-    let tasks = y.par_chunks_mut(ROWS * width).zip(inverse.par_chunks_mut(ROWS)).zip(x.par_chunks(ROWS * width));
-    tasks.for_each(|((y, inverse), x)| rows_forward(set, y, inverse, x, weight, eps));
+    let mut rows: Vec<_> = y.chunks_mut(ROWS * width).zip(inverse.chunks_mut(ROWS)).collect();
+    Threads::All.chunks(&mut rows, 1, x.len(), |task, rows| {
+        for (y, inverse) in rows {
+            rows_forward(set, y, inverse, &x[task * ROWS * width..], weight, eps);
+        }
+    });
     (y, inverse)
 }
 
@@ -23,8 +25,9 @@ pub(super) fn again(set: InstructionSet, x: &[f32], weight: &[f32], inverse: &[f
     let width = weight.len();
     // SAFETY: every row is written.
     let mut y = unsafe { fresh(x.len()) };
-    let tasks = y.par_chunks_mut(ROWS * width).zip(inverse.par_chunks(ROWS)).zip(x.par_chunks(ROWS * width));
-    tasks.for_each(|((y, inverse), x)| rows_again(set, y, inverse, x, weight));
+    Threads::All.chunks(&mut y, ROWS * width, x.len(), |task, y| {
+        rows_again(set, y, &inverse[task * ROWS..], &x[task * ROWS * width..], weight);
+    });
     y
 }
 
@@ -40,13 +43,11 @@ pub(super) fn backward_input(
     write: Write<'_>,
 ) {
     let width = weight.len();
-    let tasks = dx
-        .par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width))
-        .zip(dy.par_chunks(ROWS * width))
-        .zip(inverse.par_chunks(ROWS));
     let add = write == Write::Add;
-    tasks.for_each(|(((dx, x), dy), inverse)| rows_backward(set, dx, x, dy, inverse, weight, add));
+    Threads::All.chunks(dx, ROWS * width, 2 * x.len(), |task, dx| {
+        let first = task * ROWS * width;
+        rows_backward(set, dx, &x[first..], &dy[first..], &inverse[task * ROWS..], weight, add);
+    });
 }
 
 /// `dw = sum over rows of dy x r`. In row order, so that the sum does not depend on the threads.

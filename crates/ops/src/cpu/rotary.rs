@@ -1,9 +1,7 @@
 //! Rotary positions: pairs `(x[i], x[i + e/2])` of each head turned by the token's angle.
 
-use rayon::prelude::*;
-
-use crate::kernel::InstructionSet;
 use crate::kernel::math::vectorised;
+use crate::kernel::{InstructionSet, Threads};
 use crate::layout::Angles;
 
 /// Which way. The backward pass is the rotation the other way round.
@@ -20,10 +18,11 @@ const TOKENS: usize = 32;
 pub(super) fn rotate(set: InstructionSet, x: &mut [f32], width: usize, columns: usize, angles: &Angles, turn: Turn) {
     let half = angles.half();
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    let tasks = x
-        .par_chunks_mut(TOKENS * width)
-        .zip(angles.cos().par_chunks(TOKENS * half).zip(angles.sin().par_chunks(TOKENS * half)));
-    tasks.for_each(|(x, (cos, sin))| part(set, x, cos, sin, half, width, columns, sign));
+    let (cos, sin, work) = (angles.cos(), angles.sin(), x.len());
+    Threads::All.chunks(x, TOKENS * width, work, |task, x| {
+        let first = task * TOKENS * half;
+        part(set, x, &cos[first..], &sin[first..], half, width, columns, sign);
+    });
 }
 
 vectorised! {

@@ -11,7 +11,7 @@ use super::linears::{Layer, Linears, Update, UpdateGradient};
 use super::rotary::Turn;
 use super::swiglu::GateUp;
 use super::{norm, rotary, swiglu};
-use crate::kernel::{InstructionSet, Write, fresh};
+use crate::kernel::{InstructionSet, Write, fresh, with_crew};
 use crate::layout::{Angles, Attended};
 
 /// A frozen layer; its update is an input of the operation.
@@ -81,14 +81,16 @@ fn linears<'a>(set: InstructionSet, frozen: &[FrozenLayer], layers: &'a [Layer<'
 
 impl LinearsSpec {
     pub(crate) fn forward(&self, x: &Host, residual: &Host, updates: &[[Host; 2]]) -> (FlexTensor, LinearsSaved) {
-        let layers = layers(&self.layers, updates);
-        let linears = linears(self.set, &self.layers, &layers);
-        let residual = self.residual.then(|| residual.values());
-        let normed = self.norm.as_ref().map(|norm| norm.forward(self.set, x.values()));
-        let input = normed.as_ref().map_or(x.values(), |(h, _)| h);
-        let (y, parts) = linears.forward(input, residual);
-        let inverse = normed.map_or_else(Vec::new, |(_, inverse)| inverse);
-        (tensor(y, [x.dims()[0], linears.width()]), LinearsSaved { inverse, parts })
+        with_crew(|| {
+            let layers = layers(&self.layers, updates);
+            let linears = linears(self.set, &self.layers, &layers);
+            let residual = self.residual.then(|| residual.values());
+            let normed = self.norm.as_ref().map(|norm| norm.forward(self.set, x.values()));
+            let input = normed.as_ref().map_or(x.values(), |(h, _)| h);
+            let (y, parts) = linears.forward(input, residual);
+            let inverse = normed.map_or_else(Vec::new, |(_, inverse)| inverse);
+            (tensor(y, [x.dims()[0], linears.width()]), LinearsSaved { inverse, parts })
+        })
     }
 
     /// `dx` if it is asked for, and the updates' gradients. The normed input is computed again.
@@ -100,27 +102,29 @@ impl LinearsSpec {
         dy: &Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
-        let layers = layers(&self.layers, updates);
-        let linears = linears(self.set, &self.layers, &layers);
-        let again = self.norm.as_ref().map(|norm| norm.again(self.set, x.values(), &saved.inverse));
-        let input = again.as_deref().unwrap_or(x.values());
-        // SAFETY: the product sets every row.
-        let mut dx = unsafe { fresh(if wants_x { input.len() } else { 0 }) };
-        let into = wants_x.then_some((dx.as_mut_slice(), Write::Set));
-        let found = linears.backward(input, &saved.parts, dy.values(), into);
-        if !wants_x {
-            return (None, found);
-        }
-        let dx = match &self.norm {
-            None => dx,
-            Some(norm) => {
-                // SAFETY: the norm's backward pass sets every row.
-                let mut through = unsafe { fresh(dx.len()) };
-                norm.backward(self.set, x.values(), &saved.inverse, &dx, &mut through, Write::Set);
-                through
+        with_crew(|| {
+            let layers = layers(&self.layers, updates);
+            let linears = linears(self.set, &self.layers, &layers);
+            let again = self.norm.as_ref().map(|norm| norm.again(self.set, x.values(), &saved.inverse));
+            let input = again.as_deref().unwrap_or(x.values());
+            // SAFETY: the product sets every row.
+            let mut dx = unsafe { fresh(if wants_x { input.len() } else { 0 }) };
+            let into = wants_x.then_some((dx.as_mut_slice(), Write::Set));
+            let found = linears.backward(input, &saved.parts, dy.values(), into);
+            if !wants_x {
+                return (None, found);
             }
-        };
-        (Some(tensor(dx, x.shape())), found)
+            let dx = match &self.norm {
+                None => dx,
+                Some(norm) => {
+                    // SAFETY: the norm's backward pass sets every row.
+                    let mut through = unsafe { fresh(dx.len()) };
+                    norm.backward(self.set, x.values(), &saved.inverse, &dx, &mut through, Write::Set);
+                    through
+                }
+            };
+            (Some(tensor(dx, x.shape())), found)
+        })
     }
 }
 
@@ -153,18 +157,20 @@ pub(crate) struct AttentionSaved {
 
 impl AttentionSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 4]) -> (FlexTensor, AttentionSaved) {
-        let Self { norm, angles, attended, set, .. } = self;
-        let layers = layers(&self.layers, updates);
-        let (h, inverse) = norm.forward(*set, x.values());
-        let three = linears(*set, &self.layers, &layers[..3]);
-        let (mut qkv, parts) = three.forward(&h, None);
-        drop(h);
-        rotary::rotate(*set, &mut qkv, three.width(), self.turning(), angles, Turn::Forward);
-        let inputs = Inputs::side_by_side(&qkv, attended, 2 * angles.half());
-        let (y, lse) = attention::forward(*set, &inputs, attended);
-        let (out, o_parts) = linears(*set, &self.layers[3..], &layers[3..]).forward(&y, Some(x.values()));
-        let saved = AttentionSaved { inverse, qkv: Arc::new(qkv), parts, y: Arc::new(y), lse, o_parts };
-        (tensor(out, x.shape()), saved)
+        with_crew(|| {
+            let Self { norm, angles, attended, set, .. } = self;
+            let layers = layers(&self.layers, updates);
+            let (h, inverse) = norm.forward(*set, x.values());
+            let three = linears(*set, &self.layers, &layers[..3]);
+            let (mut qkv, parts) = three.forward(&h, None);
+            drop(h);
+            rotary::rotate(*set, &mut qkv, three.width(), self.turning(), angles, Turn::Forward);
+            let inputs = Inputs::side_by_side(&qkv, attended, 2 * angles.half());
+            let (y, lse) = attention::forward(*set, &inputs, attended);
+            let (out, o_parts) = linears(*set, &self.layers[3..], &layers[3..]).forward(&y, Some(x.values()));
+            let saved = AttentionSaved { inverse, qkv: Arc::new(qkv), parts, y: Arc::new(y), lse, o_parts };
+            (tensor(out, x.shape()), saved)
+        })
     }
 
     /// `dx` if it is asked for, and the updates' gradients.
@@ -176,31 +182,33 @@ impl AttentionSpec {
         mut dy: Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
-        let Self { norm, angles, attended, set, .. } = self;
-        let layers = layers(&self.layers, updates);
-        let three = linears(*set, &self.layers, &layers[..3]);
-        // SAFETY: the product sets every row.
-        let mut dout = unsafe { fresh(saved.y.len()) };
-        let o = linears(*set, &self.layers[3..], &layers[3..]);
-        let of_o = o.backward(&saved.y, &saved.o_parts, dy.values(), Some((&mut dout, Write::Set)));
-        let inputs = Inputs::side_by_side(&saved.qkv, attended, 2 * angles.half());
-        let kept = attention::Saved { y: &saved.y, lse: &saved.lse };
-        let mut found = attention::backward(*set, &inputs, &kept, &dout, attended, GradientLayout::SideBySide);
-        drop(dout);
-        let mut dqkv = found.pop().unwrap_or_default();
-        rotary::rotate(*set, &mut dqkv, three.width(), self.turning(), angles, Turn::Back);
-        let h = norm.again(*set, x.values(), &saved.inverse);
-        // SAFETY: the product sets every row.
-        let mut dh = unsafe { fresh(if wants_x { h.len() } else { 0 }) };
-        let into = wants_x.then_some((dh.as_mut_slice(), Write::Set));
-        let mut found = three.backward(&h, &saved.parts, &dqkv, into);
-        found.extend(of_o);
-        if !wants_x {
-            return (None, found);
-        }
-        // The residual's gradient is `dy` itself.
-        norm.backward(*set, x.values(), &saved.inverse, &dh, dy.values_mut(), Write::Add);
-        (Some(dy.tensor()), found)
+        with_crew(|| {
+            let Self { norm, angles, attended, set, .. } = self;
+            let layers = layers(&self.layers, updates);
+            let three = linears(*set, &self.layers, &layers[..3]);
+            // SAFETY: the product sets every row.
+            let mut dout = unsafe { fresh(saved.y.len()) };
+            let o = linears(*set, &self.layers[3..], &layers[3..]);
+            let of_o = o.backward(&saved.y, &saved.o_parts, dy.values(), Some((&mut dout, Write::Set)));
+            let inputs = Inputs::side_by_side(&saved.qkv, attended, 2 * angles.half());
+            let kept = attention::Saved { y: &saved.y, lse: &saved.lse };
+            let mut found = attention::backward(*set, &inputs, &kept, &dout, attended, GradientLayout::SideBySide);
+            drop(dout);
+            let mut dqkv = found.pop().unwrap_or_default();
+            rotary::rotate(*set, &mut dqkv, three.width(), self.turning(), angles, Turn::Back);
+            let h = norm.again(*set, x.values(), &saved.inverse);
+            // SAFETY: the product sets every row.
+            let mut dh = unsafe { fresh(if wants_x { h.len() } else { 0 }) };
+            let into = wants_x.then_some((dh.as_mut_slice(), Write::Set));
+            let mut found = three.backward(&h, &saved.parts, &dqkv, into);
+            found.extend(of_o);
+            if !wants_x {
+                return (None, found);
+            }
+            // The residual's gradient is `dy` itself.
+            norm.backward(*set, x.values(), &saved.inverse, &dh, dy.values_mut(), Write::Add);
+            (Some(dy.tensor()), found)
+        })
     }
 
     /// The columns of queries and keys.
@@ -232,13 +240,15 @@ pub(crate) struct MlpSaved {
 
 impl MlpSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 3]) -> (FlexTensor, MlpSaved) {
-        let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
-        let (h, inverse) = self.norm.forward(self.set, x.values());
-        let (gate_up, parts) = linears(self.set, &self.layers, &layers[..2]).forward(&h, None);
-        let act = swiglu::forward(self.set, GateUp::side_by_side(&gate_up, layers[0].out), n);
-        let (y, down_parts) = linears(self.set, &self.layers[2..], &layers[2..]).forward(&act, Some(x.values()));
-        let gate_up = Arc::new(gate_up);
-        (tensor(y, x.shape()), MlpSaved { inverse, gate_up, parts, down_parts })
+        with_crew(|| {
+            let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
+            let (h, inverse) = self.norm.forward(self.set, x.values());
+            let (gate_up, parts) = linears(self.set, &self.layers, &layers[..2]).forward(&h, None);
+            let act = swiglu::forward(self.set, GateUp::side_by_side(&gate_up, layers[0].out), n);
+            let (y, down_parts) = linears(self.set, &self.layers[2..], &layers[2..]).forward(&act, Some(x.values()));
+            let gate_up = Arc::new(gate_up);
+            (tensor(y, x.shape()), MlpSaved { inverse, gate_up, parts, down_parts })
+        })
     }
 
     /// `dx` if it is asked for, and the updates' gradients.
@@ -250,30 +260,32 @@ impl MlpSpec {
         mut dy: Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
-        let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
-        let f = layers[0].out;
-        let gate_up = GateUp::side_by_side(&saved.gate_up, f);
-        let act = swiglu::forward(self.set, gate_up, n);
-        let down = linears(self.set, &self.layers[2..], &layers[2..]);
-        // SAFETY: the product sets every row.
-        let mut dact = unsafe { fresh(n * f) };
-        let into = Some((dact.as_mut_slice(), Write::Set));
-        let of_down = down.backward(&act, &saved.down_parts, dy.values(), into);
-        drop(act);
-        let dgate_up = swiglu::backward(self.set, gate_up, &dact);
-        drop(dact);
-        let h = self.norm.again(self.set, x.values(), &saved.inverse);
-        // SAFETY: the product sets every row.
-        let mut dh = unsafe { fresh(if wants_x { h.len() } else { 0 }) };
-        let into = wants_x.then_some((dh.as_mut_slice(), Write::Set));
-        let both = linears(self.set, &self.layers, &layers[..2]);
-        let mut found = both.backward(&h, &saved.parts, &dgate_up, into);
-        found.extend(of_down);
-        if !wants_x {
-            return (None, found);
-        }
-        // The residual's gradient is `dy` itself.
-        self.norm.backward(self.set, x.values(), &saved.inverse, &dh, dy.values_mut(), Write::Add);
-        (Some(dy.tensor()), found)
+        with_crew(|| {
+            let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
+            let f = layers[0].out;
+            let gate_up = GateUp::side_by_side(&saved.gate_up, f);
+            let act = swiglu::forward(self.set, gate_up, n);
+            let down = linears(self.set, &self.layers[2..], &layers[2..]);
+            // SAFETY: the product sets every row.
+            let mut dact = unsafe { fresh(n * f) };
+            let into = Some((dact.as_mut_slice(), Write::Set));
+            let of_down = down.backward(&act, &saved.down_parts, dy.values(), into);
+            drop(act);
+            let dgate_up = swiglu::backward(self.set, gate_up, &dact);
+            drop(dact);
+            let h = self.norm.again(self.set, x.values(), &saved.inverse);
+            // SAFETY: the product sets every row.
+            let mut dh = unsafe { fresh(if wants_x { h.len() } else { 0 }) };
+            let into = wants_x.then_some((dh.as_mut_slice(), Write::Set));
+            let both = linears(self.set, &self.layers, &layers[..2]);
+            let mut found = both.backward(&h, &saved.parts, &dgate_up, into);
+            found.extend(of_down);
+            if !wants_x {
+                return (None, found);
+            }
+            // The residual's gradient is `dy` itself.
+            self.norm.backward(self.set, x.values(), &saved.inverse, &dh, dy.values_mut(), Write::Add);
+            (Some(dy.tensor()), found)
+        })
     }
 }

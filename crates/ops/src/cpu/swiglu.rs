@@ -1,12 +1,13 @@
 //! SwiGLU: `y = g sigmoid(g) u`. The backward pass recomputes the sigmoid.
 
-use rayon::prelude::*;
-
 use crate::kernel::math::{exp, vectorised};
-use crate::kernel::{InstructionSet, fresh};
+use crate::kernel::{InstructionSet, Threads, fresh};
 
 /// Rows of one task.
 const ROWS: usize = 16;
+
+/// Operations for a value, about.
+const WORK: usize = 16;
 
 /// Gate and up, side by side in a row of `stride` values or apart; `f` values of each row.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +30,10 @@ pub(super) fn forward(set: InstructionSet, x: GateUp<'_>, n: usize) -> Vec<f32> 
     let GateUp { gate, up, stride, f } = x;
     // SAFETY: every row is written.
     let mut y = unsafe { fresh(n * f) };
-    let tasks = y.par_chunks_mut(ROWS * f).zip(gate.par_chunks(ROWS * stride)).zip(up.par_chunks(ROWS * stride));
-    tasks.for_each(|((y, gate), up)| rows_forward(set, y, gate, up, stride, f));
+    Threads::All.chunks(&mut y, ROWS * f, WORK * n * f, |task, y| {
+        let first = task * ROWS * stride;
+        rows_forward(set, y, &gate[first..], &up[first..], stride, f);
+    });
     y
 }
 
@@ -39,9 +42,10 @@ pub(super) fn backward(set: InstructionSet, x: GateUp<'_>, dy: &[f32]) -> Vec<f3
     let GateUp { gate, up, stride, f } = x;
     // SAFETY: every row is written.
     let mut dx = unsafe { fresh(2 * dy.len()) };
-    let inputs = gate.par_chunks(ROWS * stride).zip(up.par_chunks(ROWS * stride)).zip(dy.par_chunks(ROWS * f));
-    let tasks = dx.par_chunks_mut(ROWS * 2 * f).zip(inputs);
-    tasks.for_each(|(dx, ((gate, up), dy))| rows_backward(set, dx, gate, up, dy, stride, f));
+    Threads::All.chunks(&mut dx, ROWS * 2 * f, WORK * dy.len(), |task, dx| {
+        let first = task * ROWS * stride;
+        rows_backward(set, dx, &gate[first..], &up[first..], &dy[task * ROWS * f..], stride, f);
+    });
     dx
 }
 

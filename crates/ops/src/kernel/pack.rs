@@ -324,34 +324,90 @@ mod avx512 {
 
     use half::{bf16, f16};
 
-    /// A value that 16 of can be loaded and widened at once.
+    /// What a register's worth of each row becomes once it is transposed.
     pub(super) trait Widen: Copy {
-        /// The first `count <= 16` values, the rest zero.
-        unsafe fn widen(from: *const Self, count: usize) -> __m512;
+        /// Values of one row in a register: 16, or 32 halves.
+        const WIDE: usize;
+
+        /// The first `count <= WIDE` values, the rest zero.
+        unsafe fn load(from: *const Self, count: usize) -> __m512;
+
+        /// Writes the lines of the transpose that came of register `j` of 16, in f32, `line` values apart: those below
+        /// `count` of [`Self::WIDE`].
+        unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16);
     }
 
     impl Widen for f32 {
+        const WIDE: usize = 16;
+
         #[inline(always)]
-        unsafe fn widen(from: *const f32, count: usize) -> __m512 {
+        unsafe fn load(from: *const f32, count: usize) -> __m512 {
             unsafe { _mm512_maskz_loadu_ps(mask(count), from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16) {
+            if j < count {
+                unsafe { _mm512_mask_storeu_ps(into.wrapping_add(j * line), lanes, flipped) }
+            }
         }
     }
 
+    // Halves are transposed in pairs, and a pair parts into two lines: half the shuffles, and a whole cache line of
+    // each row at once.
     impl Widen for bf16 {
+        const WIDE: usize = 32;
+
         #[inline(always)]
-        unsafe fn widen(from: *const bf16, count: usize) -> __m512 {
+        unsafe fn load(from: *const bf16, count: usize) -> __m512 {
+            unsafe { load_halves(from.cast(), count) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16) {
             unsafe {
-                let halves = _mm256_maskz_loadu_epi16(mask(count), from.cast());
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+                let pair = _mm512_castps_si512(flipped);
+                let into = into.wrapping_add(2 * j * line);
+                if 2 * j < count {
+                    let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
+                    _mm512_mask_storeu_ps(into, lanes, low);
+                }
+                if 2 * j + 1 < count {
+                    let high = _mm512_and_si512(pair, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+                    _mm512_mask_storeu_ps(into.wrapping_add(line), lanes, _mm512_castsi512_ps(high));
+                }
             }
         }
     }
 
     impl Widen for f16 {
+        const WIDE: usize = 32;
+
         #[inline(always)]
-        unsafe fn widen(from: *const f16, count: usize) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(count), from.cast())) }
+        unsafe fn load(from: *const f16, count: usize) -> __m512 {
+            unsafe { load_halves(from.cast(), count) }
         }
+
+        #[inline(always)]
+        unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16) {
+            unsafe {
+                let pair = _mm512_castps_si512(flipped);
+                let into = into.wrapping_add(2 * j * line);
+                if 2 * j < count {
+                    let low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair));
+                    _mm512_mask_storeu_ps(into, lanes, low);
+                }
+                if 2 * j + 1 < count {
+                    let high = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pair)));
+                    _mm512_mask_storeu_ps(into.wrapping_add(line), lanes, high);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const i16, count: usize) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((1_u64 << count) - 1) as u32, from)) }
     }
 
     /// The first `count` of 16 lanes.
@@ -360,10 +416,7 @@ mod avx512 {
         ((1_u32 << count) - 1) as u16
     }
 
-    /// Bytes ahead of what is read that are fetched.
-    const AHEAD: usize = 256;
-
-    /// As [`super::transpose`], 16 x 16 values at a time in registers.
+    /// As [`super::transpose`], 16 rows at a time in registers.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) unsafe fn transpose<T: Widen>(
         from: *const T,
@@ -376,21 +429,38 @@ mod avx512 {
         for start in (0..width).step_by(16) {
             let height = rows.saturating_sub(start).min(16);
             let lanes = mask(16.min(width - start));
-            for column in (0..k).step_by(16) {
-                let length = 16.min(k - column);
-                // SAFETY: rows and columns within the source, lines within the target, as the caller says.
+            for column in (0..k).step_by(T::WIDE) {
+                let length = T::WIDE.min(k - column);
+                // SAFETY: rows and columns within the source, lines within the target, as the caller says; nothing is
+                // read of a row that is not there.
                 unsafe {
-                    let mut lines = [_mm512_setzero_ps(); 16];
-                    for (row, line) in lines.iter_mut().enumerate().take(height) {
+                    let row = |row: usize| {
                         let from = from.wrapping_add((start + row) * stride + column);
-                        // More rows than the hardware follows; a hint may point anywhere.
-                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_byte_add(AHEAD).cast());
-                        *line = T::widen(from, length);
-                    }
-                    let lines = flip(lines);
-                    for (j, line) in lines.iter().enumerate().take(length) {
-                        _mm512_mask_storeu_ps(into.add((column + j) * width + start), lanes, *line);
-                    }
+                        // The same place 16 rows on: more rows than the hardware follows. A hint may point anywhere.
+                        _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(16 * stride).cast());
+                        T::load(from, if row < height { length } else { 0 })
+                    };
+                    // Written out, so that no line passes through memory.
+                    let lines = flip([
+                        row(0),
+                        row(1),
+                        row(2),
+                        row(3),
+                        row(4),
+                        row(5),
+                        row(6),
+                        row(7),
+                        row(8),
+                        row(9),
+                        row(10),
+                        row(11),
+                        row(12),
+                        row(13),
+                        row(14),
+                        row(15),
+                    ]);
+                    let into = into.wrapping_add(column * width + start);
+                    super::super::tile::sixteen!(J, { T::store(lines[J], J, length, into, width, lanes) });
                 }
             }
         }

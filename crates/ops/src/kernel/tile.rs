@@ -128,6 +128,22 @@ macro_rules! rows {
 
 pub(crate) use rows;
 
+/// `$body` for each index of 16, written out.
+macro_rules! sixteen {
+    ($index:ident, $body:block) => {
+        $crate::kernel::tile::sixteen!(@ $index, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $index:ident, $body:block, $($literal:literal)*) => {
+        $({
+            const $index: usize = $literal;
+            $body
+        })*
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use sixteen;
+
 #[inline(always)]
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(runs: &[Run], target: Target) {
     unsafe {
