@@ -171,6 +171,7 @@ fn a_folder_that_breaks_rules_is_told_all_of_them() {
     assert_eq!(codes, ["one-scale", "one-scale"]);
     let first = &report["findings"][0];
     assert_eq!((&first["level"], &first["file"]), (&"error".into(), &"adapter_config.json".into()));
+    assert!(first["rule"].as_str().unwrap().contains("one rank and one scale"), "{first}");
     assert!(first["fix"].as_str().unwrap().contains("--target vllm"), "{first}");
     rankine(here, &["check", "nowhere", "--target", "merged"]).ends(2).says("nowhere: cannot list");
 }

@@ -12,13 +12,14 @@ import subprocess
 import sys
 
 import generate
+import merge
 import ragged
 import scale
 import start
 import step
 from harness import ROOT
 
-TABLES = {"step": step, "ragged": ragged, "start": start, "generate": generate, "scale": scale}
+TABLES = {"step": step, "ragged": ragged, "start": start, "generate": generate, "scale": scale, "merge": merge}
 
 
 def main():

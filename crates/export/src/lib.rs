@@ -78,6 +78,9 @@ pub struct ExportReport {
     pub rankine: String,
     /// What was made.
     pub target: Target,
+    /// What the folder can be read back as.
+    #[serde(default)]
+    pub form: Option<Form>,
     /// The base model as its user wrote it.
     pub base_model: Option<String>,
     /// Tensors that the adapter changed or replaced.
@@ -139,6 +142,7 @@ pub fn write(
     let report = ExportReport {
         rankine: env!("CARGO_PKG_VERSION").to_owned(),
         target: config.target,
+        form: Some(config.form()),
         base_model,
         changed_tensors,
         kept_tensors,

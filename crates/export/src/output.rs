@@ -191,6 +191,7 @@ mod tests {
         let report = ExportReport {
             rankine: "0".into(),
             target: Target::Merged,
+            form: None,
             base_model: None,
             changed_tensors: 0,
             kept_tensors: 0,

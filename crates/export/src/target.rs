@@ -201,7 +201,8 @@ pub struct UnusedSetting {
 }
 
 /// What a folder can be read back as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// A model of its own.
     Model,

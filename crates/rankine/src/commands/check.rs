@@ -19,8 +19,17 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     })?;
     let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
     if args.json {
+        let told = findings.iter().map(|finding| {
+            let mut told = json!(finding);
+            // What the rule asks for, beside what was found.
+            told["rule"] = finding.rule.sentence().into();
+            told
+        });
         let report = json!({
-            "folder": args.folder, "target": args.target, "accepted": errors.is_empty(), "findings": findings,
+            "folder": args.folder,
+            "target": args.target,
+            "accepted": errors.is_empty(),
+            "findings": told.collect::<Vec<_>>(),
         });
         terminal::print(&format!("{report:#}\n"))?;
     } else {

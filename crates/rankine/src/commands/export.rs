@@ -5,7 +5,7 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport};
+use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport, Form};
 use rankine_models::drift::Drift;
 use rankine_models::weights::WeightsError;
 use serde::Serialize;
@@ -143,9 +143,11 @@ impl Exported {
                 drift.max_abs, drift.max_logit
             )
         });
-        let what = match self.report.kept_tensors {
-            0 => self.report.target.what().to_owned(),
-            _ => format!("{}, {} tensors merged", self.report.target.what(), self.report.changed_tensors),
+        let (target, changed) = (self.report.target.what(), self.report.changed_tensors);
+        let what = match self.report.form {
+            Some(Form::Model) if changed > 0 => format!("{target}, {changed} tensors merged"),
+            Some(Form::Adapter | Form::MlxAdapter | Form::GgufAdapter) => format!("{target}, of {changed} tensors"),
+            _ => target.to_owned(),
         };
         format!("{}: {what}{drift}\n", self.out.display())
     }

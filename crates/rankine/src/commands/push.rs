@@ -84,6 +84,9 @@ mod folder {
     /// Endings of files that a folder of an adapter or a model consists of.
     const ENDINGS: [&str; 7] = ["safetensors", "json", "jinja", "md", "txt", "model", "gguf"];
 
+    /// What an endpoint runs (`rankine export --target hf-endpoint --handler`).
+    const HANDLER: &str = "handler.py";
+
     /// The folder itself, or the adapter or model of a run.
     pub(super) fn find(given: &Path) -> Result<Found, Failure> {
         for folder in [given.to_owned(), given.join("adapter"), given.join("model")] {
@@ -115,7 +118,7 @@ mod folder {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
             let licence = name.to_ascii_uppercase().starts_with("LICENSE");
-            let belongs = ENDINGS.contains(&ending.as_str()) || licence;
+            let belongs = ENDINGS.contains(&ending.as_str()) || licence || name == HANDLER;
             if path.is_file() && belongs && !name.starts_with('.') {
                 files.push(name);
             }

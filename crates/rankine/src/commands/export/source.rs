@@ -84,7 +84,7 @@ impl Source {
         let mut source = if model.join("config.json").is_file() && !adapter.is_dir() {
             Self::of_paths(model, None)
         } else if adapter.join("adapter_config.json").is_file() {
-            Self::of_paths(planned_base(&plan["model"], environment)?, Some(adapter))
+            Self::of_paths(planned_base(&plan["plan"]["model"], environment)?, Some(adapter))
         } else {
             let what = format!("{} has neither an adapter nor a model: the run did not end", run.display());
             return refuse(what, "go on with it: `rankine train RECIPE --resume`");
@@ -96,13 +96,17 @@ impl Source {
     }
 
     /// A base by its folder or name, and an adapter.
-    pub(crate) fn of_folders(base: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
-        let base = open::find_model(base, environment)?;
+    pub(crate) fn of_folders(name: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
+        let base = open::find_model(name, environment)?;
         let adapter = adapter.map(open::adapter_folder);
         if let Some(adapter) = &adapter {
             read_config(adapter).map_err(|error| open::input(&error))?;
         }
-        Self::of_paths(base, adapter).with_documents()
+        let mut source = Self::of_paths(base, adapter);
+        if source.adapter.is_none() {
+            source.facts.base_model = Some(rankine_hub::split_revision(name).0.to_owned());
+        }
+        source.with_documents()
     }
 
     fn of_paths(base: PathBuf, adapter: Option<PathBuf>) -> Self {
@@ -140,9 +144,14 @@ fn planned_base(model: &Json, environment: &Environment) -> Result<PathBuf, Fail
     if folder.exists() {
         return Ok(folder);
     }
+    if folder.as_os_str().is_empty() {
+        let fault = Fault::new("the run's plan.json does not say what its base model is");
+        return Err(Failure::bad_input(fault.help("give `--base MODEL --adapter RUN/adapter`")));
+    }
     if model["local"] == true {
-        let fault = Fault::new(format!("the run's base model is no longer at {}", folder.display()));
-        return Err(Failure::bad_input(fault.help("give it with `--base MODEL --adapter RUN/adapter`")));
+        let fault = Fault::new(format!("the run's base model is not at {}", folder.display()));
+        let help = "go to the folder that the run was started in, or give `--base MODEL --adapter RUN/adapter`";
+        return Err(Failure::bad_input(fault.help(help)));
     }
     let (name, _) = rankine_hub::split_revision(text("reference"));
     let at = model["commit"].as_str().map_or_else(String::new, |commit| format!("@{commit}"));
