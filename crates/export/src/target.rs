@@ -250,13 +250,20 @@ impl ExportConfig {
                 unused.push(UnusedSetting { setting, reason });
             }
         };
-        let takes_either = matches!(self.target, Target::HfEndpoint | Target::Sagemaker);
+        let takes_either = matches!(self.target, Target::HfEndpoint | Target::Sagemaker | Target::Gguf);
         note(
             self.weights == Weights::Adapter && !takes_either,
             "weights",
-            "only hf-endpoint and sagemaker take either",
+            "only hf-endpoint, sagemaker and gguf take either",
         );
+        let gguf = matches!(self.target, Target::Gguf | Target::Ollama) && self.form() == Form::Model;
+        note(self.quantize.is_some() && !gguf, "quantize", "it is for a merged model as `gguf` or `ollama`");
         note(self.dtype.is_some() && self.form() != Form::Model, "dtype", "an adapter's tensors are f32");
+        note(
+            self.dtype.is_some() && gguf && self.quantize.is_some(),
+            "dtype",
+            "`quantize` says how the weights are stored",
+        );
         note(self.portable && self.target != Target::Peft, "portable", "it is for the target `peft`");
         note(self.handler && self.target != Target::HfEndpoint, "handler", "it is for the target `hf-endpoint`");
         let named = matches!(

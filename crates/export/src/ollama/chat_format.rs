@@ -58,7 +58,12 @@ impl ChatFormat {
         let after =
             |text: &str, last: &str| text.rsplit_once(last).map_or_else(String::new, |(_, after)| after.to_owned());
         // Where a part ends does not change what is rendered, only how it reads.
-        let answer_end = Some(after(&answered, A[0])).filter(|end| to_question.starts_with(end)).unwrap_or_default();
+        let answer_end = Some(after(&answered, A[0])).filter(|end| to_question.starts_with(end));
+        // Some templates end a text otherwise than an answer.
+        let answer_end = answer_end.unwrap_or_else(|| {
+            let begins = common_end(&head, &to_question).len();
+            to_question[..to_question.len() - begins].to_owned()
+        });
         let question_end = after(&asked, U[0]);
         let question_end = Some(question_end).filter(|end| to_answer.starts_with(end) && prompt.starts_with(end));
         let question_end = question_end.unwrap_or_default();
@@ -187,6 +192,11 @@ fn cut(text: &str, at: &[&str]) -> Option<Vec<String>> {
     }
     parts.push(rest.to_owned());
     at.iter().all(|message| text.matches(message).count() == 1).then_some(parts)
+}
+
+fn common_end<'a>(one: &'a str, other: &str) -> &'a str {
+    let alike = one.chars().rev().zip(other.chars().rev()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8());
+    &one[one.len() - alike.sum::<usize>()..]
 }
 
 fn common_start<'a>(one: &'a str, other: &str) -> &'a str {

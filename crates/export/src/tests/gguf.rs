@@ -154,7 +154,9 @@ fn an_adapter_file_says_what_the_adapter_says_or_is_refused() {
         };
         let adapter = golden(&case).join("adapter");
         let trained = AdapterFile::open(&adapter).unwrap();
-        assert_eq!(report.changed_tensors * 2, trained.keys().len(), "{case}");
+        let updates =
+            trained.keys().filter(|key| key.to_string().contains("lora_A") || key.to_string().contains("embedding_A"));
+        assert_eq!(report.changed_tensors, updates.count(), "{case}");
         let read = lora::read(&place.out(), &golden(&case), &trained.config).unwrap();
         let back = tempfile::tempdir().unwrap();
         let tensors = read.tensors.into_iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();

@@ -55,10 +55,8 @@ fn write_the_golden_translations() {
 
 #[test]
 fn what_is_no_constant_text_is_refused() {
-    for name in ["mistral-nemo", "gptoss", "deepseek_r1_distill"] {
-        let refused = format_of(name);
-        assert!(refused.is_err(), "{name}: {refused:?}");
-    }
+    let refused = format_of("mistral-nemo");
+    assert!(refused.is_err(), "{refused:?}");
     let template = "{% for m in messages %}{{ loop.index }}: {{ m.content }}\n{% endfor %}";
     let template = ChatTemplate::new(template, &SpecialTokens::default()).unwrap();
     assert!(ChatFormat::of(&template, None).is_err());
