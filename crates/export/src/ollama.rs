@@ -49,6 +49,9 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
     let files = &written.files;
     let format = chat_format(files, adds_bos(written))?;
     let mut text = format!("FROM ./{MODEL_FILE}\n");
+    if template_source(files).is_some_and(|source| source.contains("strftime_now")) {
+        text.push_str("\n# The model's own template writes today's date; this one has that of the export.\n");
+    }
     let _ = writeln!(text, "\nTEMPLATE \"\"\"{}\"\"\"\n", go_template::source(&format)?);
     for stop in stops(files, &format) {
         let _ = writeln!(text, "PARAMETER stop {}", quoted(&stop)?);
@@ -70,14 +73,7 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
 
 /// The format of the model's chats.
 fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, String> {
-    let own = match &files.tokenizer_config["chat_template"] {
-        Value::String(template) => Some(template.as_str()),
-        Value::Array(several) => {
-            several.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str())
-        }
-        _ => None,
-    };
-    let source = files.chat_template.as_deref().or(own);
+    let source = template_source(files);
     let source = source.ok_or("there is no chat template: train with one (`chat_template: chatml`), or use `gguf`")?;
     let token = |name: &str| {
         let named = &files.tokenizer_config[format!("{name}_token")];
@@ -93,6 +89,18 @@ fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, St
     let template = ChatTemplate::new(source, &special).map_err(|error| format!("the chat template: {error}"))?;
     template.set_time(std::time::SystemTime::now());
     ChatFormat::of(&template, special.bos.filter(|_| adds_bos).as_deref())
+}
+
+/// The template that chats are rendered with.
+fn template_source(files: &VocabularyFiles) -> Option<&str> {
+    let own = match &files.tokenizer_config["chat_template"] {
+        Value::String(template) => Some(template.as_str()),
+        Value::Array(several) => {
+            several.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str())
+        }
+        _ => None,
+    };
+    files.chat_template.as_deref().or(own)
 }
 
 /// Whether llama.cpp puts BOS before a text by itself.

@@ -5,7 +5,8 @@
 
 `../templates/NAME.json` has conversations with what transformers renders for them. Those that a template for Ollama can
 be asked are taken: plain messages, the last of them a question, and a prompt for the answer. Without the spaces around a
-message that some templates cut, which Ollama's language has no word for.
+message that some templates cut, which Ollama's language has no word for. A date is that of the translation, which is
+what `clock` conversations ask about: they are left out.
 """
 import argparse
 import json
@@ -63,7 +64,7 @@ def main():
     for file in sorted(HERE.glob("*.gotmpl")):
         golden = json.loads((HERE.parent / "templates" / f"{file.stem}.json").read_text())
         for case in golden["cases"]:
-            if not askable(case):
+            if not askable(case) or case["name"] == "clock":
                 continue
             system = "\n\n".join(m["content"] for m in case["messages"] if m["role"] == "system")
             messages = [dict(Role=m["role"], Content=m["content"]) for m in case["messages"]]
