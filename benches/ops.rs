@@ -32,7 +32,7 @@ fn layer(out: usize, input: usize, compute: Compute) -> Projection {
     let weight = values([out, input], 1).mul_scalar(0.05).cast(DType::BF16);
     let update = LowRank { a: leaf([RANK, input], 2), b: leaf([out, RANK], 3).mul_scalar(0.01), scale: 2.0 };
     let product = FrozenProduct::new(&weight, compute);
-    Projection { weight, bias: None, update: Some(update), product }
+    Projection { weight: rankine_ops::Weight::Dense(weight), bias: None, update: Some(update), product }
 }
 
 fn norm() -> Norm {

@@ -267,6 +267,47 @@ fn the_base_can_be_multiplied_in_integers() {
     rankine(here, &["plan", "recipe.yaml", "--set", "base_compute=int4"]).ends(2).says("int16");
 }
 
+/// A base in 4 or 8 bits learns, takes less memory in the plan's words, is part of what a resume must find the same, and
+/// is refused where it cannot be, all faults at once.
+#[test]
+fn the_base_can_be_held_in_fewer_bits() {
+    let folder = workshop();
+    let here = folder.path();
+    let losses = |format: &str, adapter: &str| -> Vec<f64> {
+        let out = format!("output_dir=run-{format}");
+        let adapter = ["--set", &out, "--set", adapter];
+        let quantize = format!("quantize={format}");
+        let quantize = if format == "no" { vec![] } else { vec!["--set", &quantize] };
+        rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &adapter[..], &quantize[..]].concat()).ends(0);
+        let metrics = std::fs::read_to_string(here.join(format!("run-{format}/metrics.jsonl"))).expect("metrics");
+        let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
+        steps.map(|event| event["loss"].as_f64().expect("a loss")).collect()
+    };
+    for adapter in ["adapter=lora", "adapter=dora", "lora={r: 4, alpha: 8, dropout: 0.1}"] {
+        let exact = losses("no", adapter);
+        for format in ["int8", "nf4", "int4"] {
+            let found = losses(format, adapter);
+            let most = if format == "int8" { 0.02 } else { 0.25 };
+            assert_eq!(found.len(), exact.len());
+            for (found, exact) in found.iter().zip(&exact) {
+                assert!(
+                    found != exact && (found - exact).abs() < most * exact,
+                    "{format}, {adapter}: {found}, {exact}"
+                );
+            }
+        }
+    }
+    let plan = rankine(here, &["plan", "recipe.yaml", "--set", "quantize=nf4"]);
+    plan.ends(0);
+    assert!(plan.stdout.contains("linear layers in nf4, the rest in"), "{}", plan.stdout);
+    let sets = ["--set", "quantize=int4", "--set", "output_dir=run-nf4", "--set", "max_steps=6"];
+    rankine(here, &[&["train", "recipe.yaml", "--resume"], &sets[..]].concat()).ends(2).says("quantize");
+    let sets = ["--set", "quantize=nf4", "--set", "base_compute=int8", "--set", "adapter=full"];
+    let refused = rankine(here, &[&["plan", "recipe.yaml"], &sets[..]].concat());
+    refused.ends(2).says("keeps integers of every weight").says("`adapter: full`");
+    rankine(here, &["plan", "recipe.yaml", "--set", "quantize=fp4"]).ends(2).says("nf4");
+}
+
 #[test]
 fn a_bench_tells_speed_parts_and_memory() {
     let folder = workshop();

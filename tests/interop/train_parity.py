@@ -51,8 +51,12 @@ def peft_steps(model, batches):
 
 
 def main():
-    args = arguments(__doc__)
-    start, data, out = args.work / "start", args.work / "train.jsonl", args.work / "parity"
+    compare(arguments(__doc__), "parity")
+
+
+def compare(args, name, keys=None, change_base=lambda model: model):
+    """`keys` go into the recipe; `change_base` does to the transformers model what they ask of rankine."""
+    start, data, out = args.work / "start", args.work / "train.jsonl", args.work / name
     rows = records(SUPPORT / "train.jsonl", STEPS * BATCH)
     write_jsonl(data, rows)
 
@@ -64,11 +68,11 @@ def main():
 
     recipe = dict(
         base_model=str(args.model), adapter_path=str(start), datasets=[dict(path=str(data), type="prompt-completion")],
-        output_dir=str(out), **RECIPE,
+        output_dir=str(out), **RECIPE, **(keys or {}),
     )
     shutil.rmtree(out, ignore_errors=True)
-    ours = train(args.rankine, args.work / "parity.yaml", recipe)
-    forecast = json.loads(rankine(args.rankine, "plan", args.work / "parity.yaml", "--json"))["forecast"]["train"]
+    ours = train(args.rankine, args.work / f"{name}.yaml", recipe)
+    forecast = json.loads(rankine(args.rankine, "plan", args.work / f"{name}.yaml", "--json"))["forecast"]["train"]
 
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     examples = [encode(tokenizer, row) for row in rows]
@@ -85,7 +89,7 @@ def main():
         ids, labels = zip(*examples[i : i + BATCH])
         mask = pad([torch.ones_like(row) for row in ids], 0)
         batches.append((pad(ids, tokenizer.pad_token_id), mask, pad(labels, -100)))
-    model = PeftModel.from_pretrained(load_model(args.model), start, is_trainable=True).train()
+    model = PeftModel.from_pretrained(change_base(load_model(args.model)), start, is_trainable=True).train()
     differences = []
     print("step  tokens  trained   loss rankine      loss peft   difference   norm rankine      norm peft")
     for step, (loss, norm) in zip(ours, peft_steps(model, batches)):

@@ -3,4 +3,5 @@
 mod export;
 mod golden;
 mod models;
+mod quantised;
 mod training;

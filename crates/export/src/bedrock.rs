@@ -32,12 +32,11 @@ pub(crate) fn write(
     let mut made = merged::write(config, inputs, folder, Spelling::Transformers4, progress)?;
     let chat = has_template(folder)?;
     write_deploy(folder, name, chat)?;
-    made.card.used_by(format!(
-        "In `deploy/`: the role's policies, the import and a first question (AWS CLI 2 and boto3).\n\n```sh\n\
-         BUCKET=my-bucket REGION=us-east-1 deploy/import.sh      # role, upload, import job; prints the model's ARN\n\
-         python3 deploy/invoke.py MODEL_ARN \"...\"                # waits where the model is cold\n```\n\n\
-         `deploy/cost.md` estimates what that costs.\n"
-    ));
+    let usage = "In `deploy/`: the role's policies, the import and a first question (AWS CLI 2 and boto3).\n\n```sh\n\
+                 BUCKET=my-bucket REGION=us-east-1 deploy/import.sh      # role, upload, import job; prints the model's ARN\n\
+                 python3 deploy/invoke.py MODEL_ARN \"...\"                # waits where the model is cold\n```\n\n\
+                 `deploy/cost.md` estimates what that costs.\n";
+    made.card.used_by(usage.to_owned());
     Ok(made)
 }
 

@@ -120,9 +120,7 @@ fn write_generation_config(
 fn write_tokenizer(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), ExportError> {
     let place = inputs.tokenizer.unwrap_or(inputs.base);
     let from = Companions::of(place)?;
-    let read = |name: &str| -> Result<Option<Map<String, Value>>, ExportError> {
-        from.read(name)?.map(|text| parse(&text, place.join(name))).transpose()
-    };
+    let read = |name: &str| read_fields(&from, place, name);
     for name in FILES.into_iter().filter(|name| ![TOKENIZER_CONFIG, SPECIAL_TOKENS].contains(name)) {
         if let Some(bytes) = from.read(name)? {
             write_aside(&folder.join(name), &bytes)?;
@@ -133,7 +131,7 @@ fn write_tokenizer(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), Expor
     respell_tokenizer(&mut config, has_json);
     let template = match inputs.chat_template {
         Some(template) => Some(template.to_owned()),
-        None => template_beside(&from, &read)?.or_else(|| one_template(config.get("chat_template")?)),
+        None => template_beside(&from, place)?.or_else(|| one_template(config.get("chat_template")?)),
     };
     match template {
         Some(template) => config.insert("chat_template".to_owned(), template.into()),
@@ -168,15 +166,17 @@ pub(crate) fn is_allowed_tokenizer(class: &str) -> bool {
 }
 
 /// The template in a file of its own, which transformers takes before the one in `tokenizer_config.json`.
-fn template_beside(
-    from: &Companions,
-    read: &dyn Fn(&str) -> Result<Option<Map<String, Value>>, ExportError>,
-) -> Result<Option<String>, ExportError> {
+fn template_beside(from: &Companions, place: &Path) -> Result<Option<String>, ExportError> {
     let [jinja, json] = TEMPLATE_FILES;
     if let Some(text) = from.read(jinja)? {
         return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
     }
-    Ok(read(json)?.and_then(|fields| one_template(fields.get("chat_template")?)))
+    Ok(read_fields(from, place, json)?.and_then(|fields| one_template(fields.get("chat_template")?)))
+}
+
+/// The fields of a JSON file; `None` where there is none.
+fn read_fields(from: &Companions, place: &Path, name: &str) -> Result<Option<Map<String, Value>>, ExportError> {
+    from.read(name)?.map(|text| parse(&text, place.join(name))).transpose()
 }
 
 /// The template itself; of several named ones the one called `default`.

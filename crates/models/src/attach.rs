@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rankine_nn::embedding::LoraEmbedding;
-use rankine_nn::linear::{Adapter, Dora, Linear, Lora, initial_a, standard_normal};
+use rankine_nn::linear::{Adapter, Dora, Linear, LinearWeight, Lora, initial_a, standard_normal};
 use rankine_nn::lora::{AdapterKind, LoraConfig, TargetModules};
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters};
 use rankine_nn::target::{TargetError, TargetMatcher};
@@ -168,7 +168,7 @@ impl Model {
         self.for_each_linear(&mut |path, linear| {
             let Some(module) = find(path) else { return };
             let a = initial_a(module.rank, module.shape[1], layout.lora.init, &mut rng);
-            let lora = Lora::new(linear, module.rank, module.scale, layout.lora.dropout, a);
+            let lora = Lora::new(linear, module.rank, module.scale, layout.lora.dropout, a, &device);
             linear.adapter = Some(match layout.kind {
                 AdapterKind::Dora => Adapter::Dora(Box::new(Dora::new(linear, lora))),
                 AdapterKind::Lora | AdapterKind::Full => Adapter::Lora(Box::new(lora)),
@@ -261,8 +261,11 @@ impl Model {
             Parameter::Frozen(Tensor::cat(vec![weight, zeros], 0))
         };
         self.model.embed_tokens.weight = extended(self.model.embed_tokens.weight.plain());
-        if let Some(head) = &mut self.lm_head {
-            head.weight = extended(head.weight.plain());
+        // A head is never quantised.
+        if let Some(head) = &mut self.lm_head
+            && let LinearWeight::Dense(weight) = &head.weight
+        {
+            head.weight = LinearWeight::Dense(extended(weight.plain()));
         }
         self.config.vocab_size = rows;
     }

@@ -1,6 +1,7 @@
 //! The decoder: a base model loaded onto a device, and its forward pass.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::{bf16, f16};
@@ -9,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use rankine_nn::cache::LayerCache;
 use rankine_nn::decoder_layer::{Attention, DecoderLayer, Mlp};
 use rankine_nn::embedding::Embedding;
-use rankine_nn::linear::{Linear, standard_normal};
+use rankine_nn::linear::{Linear, LinearWeight, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Projection};
+use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Projection, QuantFormat, QuantWeight};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -64,8 +65,20 @@ pub struct Cache {
     layers: Vec<LayerCache>,
 }
 
-/// In which dtype the frozen base is held. Adapters, norms, the residual stream and the loss are always f32.
-pub type BaseDtype = StoredDtype;
+/// How the frozen base is held. Adapters, norms, the residual stream and the loss are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseForm {
+    /// Of what is not quantised.
+    pub dtype: StoredDtype,
+    /// The decoder layers' linear weights in 4 or 8 bits; embeddings, norms and the head never are.
+    pub quantize: Option<QuantFormat>,
+}
+
+impl From<StoredDtype> for BaseForm {
+    fn from(dtype: StoredDtype) -> Self {
+        Self { dtype, quantize: None }
+    }
+}
 
 impl Model {
     /// Loads a model: a folder with `config.json` beside one or more safetensors files, or a GGUF file.
@@ -73,11 +86,14 @@ impl Model {
     /// # Errors
     /// A config that is not supported, weight files that cannot be read, and every missing, surplus or misshapen
     /// tensor, before any is read.
-    pub fn load(folder: &Path, dtype: BaseDtype, device: &Device) -> Result<Self, ModelError> {
+    ///
+    /// Weights that are quantised are so one by one: no more than one of them is there in f32 at a time.
+    pub fn load(folder: &Path, form: impl Into<BaseForm>, device: &Device) -> Result<Self, ModelError> {
+        let BaseForm { dtype, quantize } = form.into();
         let config = DecoderConfig::from_folder(folder)?;
         let files = WeightFiles::open(folder)?;
         check_tensors(folder, &config, &files)?;
-        Ok(Self::build(config, device, &mut |spec| {
+        Ok(Self::build(config, quantize, device, &mut |spec| {
             let Some(stored) = files.get(&spec.name) else {
                 unreachable!("check_tensors found {} in the files", spec.name)
             };
@@ -90,7 +106,7 @@ impl Model {
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let deviation = config.initializer_range as f32;
-        Self::build(config, device, &mut |spec| {
+        Self::build(config, None, device, &mut |spec| {
             let count = spec.shape.iter().product();
             let values = match spec.shape.len() {
                 1 if spec.name.ends_with(".bias") => vec![0.0; count],
@@ -101,7 +117,12 @@ impl Model {
         })
     }
 
-    fn build(config: DecoderConfig, device: &Device, source: &mut dyn FnMut(&TensorSpec) -> Source) -> Self {
+    fn build(
+        config: DecoderConfig,
+        quantize: Option<QuantFormat>,
+        device: &Device,
+        source: &mut dyn FnMut(&TensorSpec) -> Source,
+    ) -> Self {
         let mut build = Builder { device, source };
         let d = config.hidden_size;
         let weight = build.matrix("model.embed_tokens.weight", [config.vocab_size, d]);
@@ -111,7 +132,8 @@ impl Model {
             if module.path == "lm_head" && config.tie_word_embeddings {
                 continue;
             }
-            let weight = build.matrix(&format!("{}.weight", module.path), [module.out_features, module.in_features]);
+            let format = quantize.filter(|_| module.path != "lm_head");
+            let weight = build.linear(&module.path, [module.out_features, module.in_features], format);
             let bias = config
                 .has_bias(&module.path)
                 .then(|| build.vector(&format!("{}.bias", module.path), module.out_features));
@@ -232,7 +254,7 @@ impl Model {
     /// The head's weight [v, d] where nothing of the head is trained, so that the loss needs no logits in the graph.
     pub fn frozen_head(&self) -> Option<&Tensor<2>> {
         let weight = match &self.lm_head {
-            Some(head) if head.adapter.is_none() && head.bias.is_none() => &head.weight,
+            Some(Linear { adapter: None, bias: None, weight: LinearWeight::Dense(weight), .. }) => weight,
             Some(_) => return None,
             None => &self.model.embed_tokens.weight,
         };
@@ -256,7 +278,13 @@ impl Model {
         if self.lm_head.is_none() {
             self.tied_product = product(&self.model.embed_tokens.weight);
         }
-        self.for_each_linear(&mut |_, linear| linear.product = product(&linear.weight));
+        self.for_each_linear(&mut |_, linear| {
+            linear.product = match &linear.weight {
+                LinearWeight::Dense(weight) => product(weight),
+                // Integers made beforehand would be the dense copy that quantising saves.
+                LinearWeight::Quantised(_) => FrozenProduct::default(),
+            };
+        });
     }
 
     /// An empty cache for one sequence.
@@ -377,6 +405,16 @@ impl Source {
     }
 }
 
+impl Source {
+    fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
+        }
+    }
+}
+
 /// Little-endian 16-bit values, copied in parts on all cores.
 fn halves<T: Copy + Default + Send + Sync>(bytes: &[u8], value: impl Fn(u16) -> T + Sync) -> Vec<T> {
     const PART: usize = 1 << 18;
@@ -395,6 +433,17 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    fn linear(&mut self, path: &str, shape: [usize; 2], format: Option<QuantFormat>) -> LinearWeight {
+        let name = format!("{path}.weight");
+        match format {
+            None => self.matrix(&name, shape).into(),
+            Some(format) => {
+                let values = (self.source)(&TensorSpec { name, shape: shape.to_vec() }).into_f32();
+                LinearWeight::Quantised(Arc::new(QuantWeight::quantise(format, &values, shape)))
+            }
+        }
+    }
+
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Tensor<2> {
         self.tensor(name, shape)
     }

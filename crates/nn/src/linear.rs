@@ -1,9 +1,11 @@
 //! A linear layer whose adapter is a field.
 
-use burn::tensor::{DType, Tensor, TensorData};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection};
+use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection, QuantWeight, Weight};
 
 use crate::lora::LoraInit;
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
@@ -12,13 +14,23 @@ use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
 #[derive(Debug, Clone)]
 pub struct Linear {
     /// [out, in], as checkpoints store it.
-    pub weight: Parameter<2>,
+    pub weight: LinearWeight,
     /// `[out]`.
     pub bias: Option<Parameter<1>>,
     /// What is trained beside the weight.
     pub adapter: Option<Adapter>,
     /// How products with the frozen weight are computed on the CPU.
     pub product: FrozenProduct,
+}
+
+/// A linear layer's weight as it is held.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handle; boxed, every use would allocate")]
+pub enum LinearWeight {
+    /// Every value, frozen or trained.
+    Dense(Parameter<2>),
+    /// Frozen in 4 or 8 bits; no dense copy is kept.
+    Quantised(Arc<QuantWeight>),
 }
 
 /// What is trained beside a frozen weight. A new method is a variant here.
@@ -55,9 +67,9 @@ pub struct Dora {
 
 impl Linear {
     /// A frozen layer without an adapter.
-    pub fn frozen(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+    pub fn frozen(weight: impl Into<LinearWeight>, bias: Option<Tensor<1>>) -> Self {
         Self {
-            weight: Parameter::Frozen(weight),
+            weight: weight.into(),
             bias: bias.map(Parameter::Frozen),
             adapter: None,
             product: FrozenProduct::default(),
@@ -71,7 +83,7 @@ impl Linear {
             return ops::linears(x, None, &[projection], None);
         }
         // Computed as the frozen product of a projection is, whatever the adapter does around it.
-        let base = Projection { product: self.product.clone(), ..Projection::plain(self.weight.value(pass)) };
+        let base = self.plain_projection(pass);
         let y = match &self.adapter {
             None => product(x, &base),
             Some(Adapter::Lora(lora)) => lora.forward(x, &base, pass),
@@ -94,25 +106,50 @@ impl Linear {
             Some(_) => return None,
         };
         let bias = self.bias.as_ref().map(|bias| bias.value(pass));
-        Some(Projection { weight: self.weight.value(pass), bias, update, product: self.product.clone() })
+        Some(Projection { bias, update, ..self.plain_projection(pass) })
+    }
+
+    /// The weight alone.
+    fn plain_projection(&self, pass: &Pass) -> Projection {
+        let weight = match &self.weight {
+            LinearWeight::Dense(weight) => Weight::Dense(weight.value(pass)),
+            LinearWeight::Quantised(weight) => Weight::Quantised(weight.clone()),
+        };
+        Projection { weight, bias: None, update: None, product: self.product.clone() }
     }
 
     /// [out, in].
     pub fn dims(&self) -> [usize; 2] {
         match &self.weight {
-            Parameter::Frozen(weight) | Parameter::Trained(weight) => weight.dims(),
+            LinearWeight::Dense(Parameter::Frozen(weight) | Parameter::Trained(weight)) => weight.dims(),
+            LinearWeight::Quantised(weight) => weight.dims(),
         }
+    }
+}
+
+impl LinearWeight {
+    /// Every value outside the graph, on `device` where they have to be made.
+    pub fn dense(&self, device: &Device) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.plain(),
+            Self::Quantised(weight) => Weight::Quantised(weight.clone()).dense(device),
+        }
+    }
+}
+
+impl From<Tensor<2>> for LinearWeight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Dense(Parameter::Frozen(weight))
     }
 }
 
 impl Lora {
     /// A new adapter of `layer` with `B = 0`; `a` holds the values of `A` [r, in].
-    pub fn new(layer: &Linear, r: usize, scale: f64, dropout: f64, a: Vec<f32>) -> Self {
+    pub fn new(layer: &Linear, r: usize, scale: f64, dropout: f64, a: Vec<f32>, device: &Device) -> Self {
         let [out, input] = layer.dims();
-        let device = layer.weight.plain().device();
         Self {
-            lora_a: Parameter::trained(Tensor::from_data(TensorData::new(a, [r, input]), &device)),
-            lora_b: Parameter::trained(Tensor::zeros([out, r], &device)),
+            lora_a: Parameter::trained(Tensor::from_data(TensorData::new(a, [r, input]), device)),
+            lora_b: Parameter::trained(Tensor::zeros([out, r], device)),
             scale,
             dropout,
         }
@@ -132,7 +169,8 @@ impl Lora {
 impl Dora {
     /// The magnitude starts as the row norm of the adapted weight, so that nothing changes at first.
     pub fn new(layer: &Linear, lora: Lora) -> Self {
-        let norm = ops::dora_row_norm(layer.weight.plain(), lora.lora_a.plain(), lora.lora_b.plain(), lora.scale);
+        let (a, b) = (lora.lora_a.plain(), lora.lora_b.plain());
+        let norm = ops::dora_row_norm(layer.weight.dense(&a.device()), a, b, lora.scale);
         Self { lora, magnitude: Parameter::trained(norm) }
     }
 
@@ -141,7 +179,9 @@ impl Dora {
         let lora = &self.lora;
         let (a, b) = (lora.lora_a.value(pass), lora.lora_b.value(pass));
         // From plain tensors: the norm is a constant of the backward pass.
-        let norm = ops::dora_row_norm(base.weight.clone().inner(), a.clone().inner(), b.clone().inner(), lora.scale);
+        let (plain_a, plain_b) = (a.clone().inner(), b.clone().inner());
+        let weight = base.weight.dense(&plain_a.device()).inner();
+        let norm = ops::dora_row_norm(weight, plain_a, plain_b, lora.scale);
         let ratio = (self.magnitude.value(pass) / norm).unsqueeze::<2>(); // [1, out]
         match pass {
             Pass::Train(noise) if lora.dropout > 0.0 => {
@@ -182,7 +222,10 @@ pub fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
 
 impl Parameters for Linear {
     fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        f(&format!("{prefix}.weight"), ParameterMut::Matrix(&mut self.weight));
+        // What is packed is no tensor, and nothing that is walked over could change it.
+        if let LinearWeight::Dense(weight) = &mut self.weight {
+            f(&format!("{prefix}.weight"), ParameterMut::Matrix(weight));
+        }
         if let Some(bias) = &mut self.bias {
             f(&format!("{prefix}.bias"), ParameterMut::Vector(bias));
         }

@@ -37,7 +37,7 @@ pub fn linears(x: Tensor<2>, norm: Option<&Norm>, layers: &[Projection], residua
         None => x,
     };
     let layer = |layer: &Projection| {
-        let mut y = linear(h.clone(), layer.weight.clone());
+        let mut y = linear(h.clone(), layer.weight.dense(&h.device().inner()));
         if let Some(LowRank { a, b, scale }) = &layer.update {
             y = y + crate::low_rank(h.clone(), a.clone(), b.clone(), *scale);
         }

@@ -15,4 +15,4 @@ pub use frozen::FrozenProduct;
 pub(crate) use graph::FusedOps;
 pub(crate) use head::Head;
 pub(crate) use host::Host;
-pub(crate) use spec::{AttentionSpec, FrozenLayer, FrozenNorm, LinearsSpec, MlpSpec};
+pub(crate) use spec::{AttentionSpec, FrozenLayer, FrozenNorm, HeldWeight, LinearsSpec, MlpSpec};

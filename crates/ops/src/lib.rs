@@ -17,9 +17,9 @@ mod operations;
 
 pub use cpu::FrozenProduct;
 pub use head_loss::{LossSum, cross_entropy, head_loss};
-pub use kernel::{Compute, InstructionSet};
+pub use kernel::{Compute, InstructionSet, QuantFormat, QuantWeight};
 pub use layout::{Angles, Attended};
 pub use operations::{
-    LowRank, Norm, Projection, attention, attention_layer, dora_row_norm, linear, linears, low_rank, mlp, rms_norm,
-    rotary, swiglu,
+    LowRank, Norm, Projection, Weight, attention, attention_layer, dora_row_norm, linear, linears, low_rank, mlp,
+    rms_norm, rotary, swiglu,
 };

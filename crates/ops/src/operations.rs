@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
 use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::composed;
-use crate::cpu::{AttentionSpec, FrozenLayer, FrozenNorm, FrozenProduct, FusedOps, Host, LinearsSpec, MlpSpec};
-use crate::kernel::InstructionSet;
+use crate::cpu::{
+    AttentionSpec, FrozenLayer, FrozenNorm, FrozenProduct, FusedOps, HeldWeight, Host, LinearsSpec, MlpSpec,
+};
+use crate::kernel::{InstructionSet, QuantWeight};
 use crate::layout::{Angles, Attended};
 
 /// `y = w * x / sqrt(mean(x^2) + eps)` over the last dimension
@@ -160,13 +164,43 @@ pub fn mlp(x: Tensor<2>, norm: &Norm, gate: &Projection, up: &Projection, down: 
 #[derive(Debug, Clone)]
 pub struct Projection {
     /// `W` [out, in].
-    pub weight: Tensor<2>,
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
     /// What is added to the frozen product.
     pub update: Option<LowRank>,
     /// How the product with a frozen `W` is computed on the CPU.
     pub product: FrozenProduct,
+}
+
+/// A weight [out, in] as it is held.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handle; boxed, every use would allocate")]
+pub enum Weight {
+    /// Every value.
+    Dense(Tensor<2>),
+    /// Packed, frozen; widened a block at a time.
+    Quantised(Arc<QuantWeight>),
+}
+
+impl Weight {
+    /// [out, in].
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.dims(),
+            Self::Quantised(weight) => weight.dims(),
+        }
+    }
+
+    /// Every value, on `device` where they have to be made.
+    pub fn dense(&self, device: &Device) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.clone(),
+            Self::Quantised(weight) => {
+                Tensor::from_data(TensorData::new(weight.dequantise(), weight.dims()), (device, DType::F32))
+            }
+        }
+    }
 }
 
 /// `s (x A^T) B^T` ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)), contracted to rank r first both ways.
@@ -192,21 +226,27 @@ pub struct Norm {
 impl Projection {
     /// A weight alone.
     pub fn plain(weight: Tensor<2>) -> Self {
-        Self { weight, bias: None, update: None, product: FrozenProduct::default() }
+        Self { weight: Weight::Dense(weight), bias: None, update: None, product: FrozenProduct::default() }
     }
 
     /// Whether only the update can be in the graph.
     fn is_frozen(&self) -> bool {
         let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
-        !self.weight.is_autodiff()
-            && floats(self.weight.dtype())
+        let frozen = match &self.weight {
+            Weight::Dense(weight) => !weight.is_autodiff() && floats(weight.dtype()),
+            Weight::Quantised(_) => true,
+        };
+        frozen
             && self.bias.as_ref().is_none_or(|bias| !bias.is_autodiff() && floats(bias.dtype()))
             && self.update.as_ref().is_none_or(|update| [&update.a, &update.b].iter().all(|x| x.dtype() == DType::F32))
     }
 
     fn on_host(&self) -> FrozenLayer {
         FrozenLayer {
-            weight: Host::of(&self.weight),
+            weight: match &self.weight {
+                Weight::Dense(weight) => HeldWeight::Dense(Host::of(weight)),
+                Weight::Quantised(weight) => HeldWeight::Quantised(weight.clone()),
+            },
             bias: self.bias.as_ref().map(Host::of),
             scale: self.update.as_ref().map(|update| update.scale as f32),
             product: self.product.clone(),

@@ -4,7 +4,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rankine_ops::{
-    self as ops, Angles, Attended, Compute, FrozenProduct, InstructionSet, LowRank, Norm, Projection, composed,
+    self as ops, Angles, Attended, Compute, FrozenProduct, InstructionSet, LowRank, Norm, Projection, QuantFormat,
+    QuantWeight, Weight, composed,
 };
 
 /// Relative to the largest value of the tensor, and at least to 1, the size of the inputs: some gradients are 0.
@@ -100,7 +101,7 @@ fn rotary() {
 fn projection(weight: &Tensor<2>, bias: Option<usize>, update: Option<(&Tensor<2>, &Tensor<2>, f64)>) -> Projection {
     let [out, _] = weight.dims();
     Projection {
-        weight: weight.clone(),
+        weight: Weight::Dense(weight.clone()),
         bias: bias.map(|seed| Tensor::from_data(TensorData::new(values(out, seed), [out]), &Device::flex())),
         update: update.map(|(a, b, scale)| LowRank { a: a.clone(), b: b.clone(), scale }),
         product: FrozenProduct::default(),
@@ -158,6 +159,41 @@ fn linears() {
 }
 
 /// A frozen input has no gradient, and the updates' are the same without it.
+/// Weights in 4 and 8 bits: outputs and gradients are those of their values written out; odd widths, few and many rows.
+#[test]
+fn quantised_weights() {
+    for (n, input, out, r) in [(1, 5, 7, 1), (3, 64, 48, 2), (40, 83, 70, 3), (130, 300, 33, 4)] {
+        for format in [QuantFormat::Nf4, QuantFormat::Int8, QuantFormat::Int4] {
+            let quantised = |out: usize, seed: usize| {
+                let weight = QuantWeight::quantise(format, &values(out * input, seed), [out, input]);
+                Weight::Quantised(std::sync::Arc::new(weight))
+            };
+            let (w_1, w_2) = (quantised(out, 4), quantised(out + 3, 5));
+            let leaves = [leaf([n, input], 1), leaf([r, input], 2), leaf([out, r], 3)];
+            let layers = |x: &[Tensor<2>], dense: bool| {
+                [&w_1, &w_2].map(|weight| {
+                    let update = LowRank { a: x[1].clone(), b: x[2].clone(), scale: 0.7 };
+                    let own = weight.dims()[0] == out;
+                    let weight = if dense { Weight::Dense(weight.dense(&Device::flex())) } else { weight.clone() };
+                    Projection { weight, bias: None, update: own.then_some(update), product: FrozenProduct::default() }
+                })
+            };
+            compare_within(
+                DEEP,
+                &format!("{format:?} {n} x {input} x {out}"),
+                &leaves,
+                &|x| ops::linears(x[0].clone(), None, &layers(&x, false), None),
+                &|x| composed::linears(x[0].clone(), None, &layers(&x, true), None),
+            );
+            // To the bit, the kernels over the values written out.
+            let both = [false, true].map(|dense| {
+                run(&leaves, &|x: Vec<Tensor<2>>| ops::linears(x[0].clone(), None, &layers(&x, dense), None))
+            });
+            assert!(both[0] == both[1], "{format:?} {n} x {input} x {out}");
+        }
+    }
+}
+
 #[test]
 fn linears_over_a_frozen_input() {
     let (x, w) = (leaf([40, 24], 1).inner(), leaf([30, 24], 2).inner());

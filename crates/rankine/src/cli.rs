@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rankine_export::{Quantize, Target, Weights};
 
-use crate::recipe::{BaseCompute, Dtype};
+use crate::recipe::{BaseCompute, Dtype, Quantize};
 
 /// Fine-tunes language models: a recipe in, an adapter or a merged model out.
 #[derive(Debug, Parser)]
@@ -121,6 +121,9 @@ pub struct BenchArgs {
     /// How the CPU multiplies with the frozen base.
     #[arg(long, value_enum, value_name = "WAY")]
     pub base_compute: Option<BaseCompute>,
+    /// Hold the linear layers of a model without a recipe in fewer bits.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<Quantize>,
     /// Hold the CPU's kernels to one instruction set: portable, neon, avx2, avx512, avx512-vnni.
     #[arg(long, value_name = "SET")]
     pub instruction_set: Option<String>,
@@ -219,6 +222,9 @@ pub struct ModelArgs {
     /// How the CPU multiplies with the frozen base
     #[arg(long, value_enum, default_value_t, value_name = "WAY")]
     pub base_compute: BaseCompute,
+    /// Hold the base's linear layers in fewer bits.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub quantize: Option<Quantize>,
     /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
     #[arg(long, default_value = "auto")]
     pub device: String,

@@ -15,7 +15,7 @@ use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
 use rankine_export::{Quantize, Target, Weights};
 use rankine_nn::lora::{AdapterKind, LoraConfig};
-use rankine_ops::Compute;
+use rankine_ops::{Compute, QuantFormat};
 use rankine_train::config::{LrScheduler, OptimizerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,11 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "f32"))]
     pub base_compute: Option<BaseCompute>,
+    /// Hold the base's linear layers in fewer bits (QLoRA): `nf4` (bitsandbytes' 4-bit quantiles with double-quantised
+    /// scales, 4.1 bits a weight), `int4` (symmetric, blocks of 64, 4.5 bits) or `int8` (symmetric, by row, 8 bits).
+    /// Embeddings, norms and the head stay as they are. On the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantize>,
     /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
     /// first GPU that this build was made for, else the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,6 +269,39 @@ impl From<BaseCompute> for Compute {
             BaseCompute::F32 => Self::F32,
             BaseCompute::Int16 => Self::Int16,
             BaseCompute::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// How the base's linear layers are held in fewer bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantize {
+    /// 4 bits at the quantiles of a normal distribution.
+    Nf4,
+    /// 4 bits, evenly spaced.
+    Int4,
+    /// 8 bits, evenly spaced.
+    Int8,
+}
+
+impl Quantize {
+    /// As a recipe writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nf4 => "nf4",
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl From<Quantize> for QuantFormat {
+    fn from(quantize: Quantize) -> Self {
+        match quantize {
+            Quantize::Nf4 => Self::Nf4,
+            Quantize::Int4 => Self::Int4,
+            Quantize::Int8 => Self::Int8,
         }
     }
 }

@@ -10,6 +10,8 @@ set -euo pipefail
 : "${REGION:?us-east-1, us-east-2, us-west-2 or eu-central-1}"
 PREFIX="${PREFIX:-@NAME@}"
 ROLE="${ROLE:-bedrock-model-import}"
+RETRY_SECONDS="${RETRY_SECONDS:-20}"
+POLL_SECONDS="${POLL_SECONDS:-30}"
 here="$(cd "$(dirname "$0")" && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -45,8 +47,8 @@ for attempt in 1 2 3 4 5 6; do
         cat "$work/error" >&2
         exit 1
     fi
-    say "not accepted yet, once more in 20 seconds: $(tail -n 1 "$work/error")"
-    sleep 20
+    say "not accepted yet, once more in $RETRY_SECONDS seconds: $(tail -n 1 "$work/error")"
+    sleep "$RETRY_SECONDS"
 done
 
 say "import job $job"
@@ -61,6 +63,6 @@ while true; do
             ;;
         *) say "$(date +%T) $status" ;;
     esac
-    sleep 30
+    sleep "$POLL_SECONDS"
 done
 aws bedrock get-model-import-job --region "$REGION" --job-identifier "$job" --query importedModelArn --output text

@@ -11,17 +11,40 @@ use super::linears::{Layer, Linears, Update, UpdateGradient};
 use super::rotary::Turn;
 use super::swiglu::GateUp;
 use super::{norm, rotary, swiglu};
-use crate::kernel::{InstructionSet, Write, fresh, with_crew};
+use crate::kernel::{InstructionSet, QuantWeight, Values, Write, fresh, with_crew};
 use crate::layout::{Angles, Attended};
 
 /// A frozen layer; its update is an input of the operation.
 #[derive(Debug, Clone)]
 pub(crate) struct FrozenLayer {
-    pub(crate) weight: Host,
+    pub(crate) weight: HeldWeight,
     pub(crate) bias: Option<Host>,
     /// The update's scale, if it has one.
     pub(crate) scale: Option<f32>,
     pub(crate) product: FrozenProduct,
+}
+
+/// A frozen weight as it is held.
+#[derive(Debug, Clone)]
+pub(crate) enum HeldWeight {
+    Dense(Host),
+    Quantised(Arc<QuantWeight>),
+}
+
+impl HeldWeight {
+    fn held(&self) -> Values<'_> {
+        match self {
+            Self::Dense(host) => host.held(),
+            Self::Quantised(weight) => Values::Quantised { weight, start: 0 },
+        }
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(host) => host.dims(),
+            Self::Quantised(weight) => weight.dims(),
+        }
+    }
 }
 
 /// A frozen norm.

@@ -141,7 +141,7 @@ impl Crew {
 
 fn wait(rounds: &mut u32) {
     *rounds += 1;
-    if *rounds % AWAKE == 0 {
+    if rounds.is_multiple_of(AWAKE) {
         std::thread::yield_now();
     } else {
         std::hint::spin_loop();

@@ -6,6 +6,7 @@ mod isa;
 pub(crate) mod math;
 mod pack;
 mod product;
+mod quantised;
 mod scratch;
 mod simd;
 mod thin;
@@ -19,6 +20,7 @@ pub(crate) use integer::{IntegerLeft, IntegerPanels};
 pub use isa::InstructionSet;
 pub(crate) use pack::{Left, LeftSource, Order, Right, Values, transposed};
 pub(crate) use product::{IntegerRight, IntegerTerm, Job, Term, Write, products};
+pub use quantised::{QuantFormat, QuantWeight};
 pub(crate) use scratch::fresh;
 pub(crate) use thin::thin;
 

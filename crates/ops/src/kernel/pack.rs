@@ -5,6 +5,7 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use super::Shared;
 use super::isa::InstructionSet;
 use super::math::vectorised;
+use super::quantised::QuantWeight;
 use super::scratch::{Scratch, fresh};
 
 /// Values of a matrix as they are held in memory.
@@ -16,6 +17,12 @@ pub(crate) enum Values<'a> {
     Bf16(&'a [bf16]),
     /// Half precision: exact in f32.
     F16(&'a [f16]),
+    /// 4 or 8 bits, from value `start` on.
+    Quantised {
+        /// All of the weight.
+        weight: &'a QuantWeight,
+        start: usize,
+    },
 }
 
 impl<'a> Values<'a> {
@@ -25,6 +32,7 @@ impl<'a> Values<'a> {
             Self::F32(values) => Values::F32(&values[start..]),
             Self::Bf16(values) => Values::Bf16(&values[start..]),
             Self::F16(values) => Values::F16(&values[start..]),
+            Self::Quantised { weight, start: first } => Values::Quantised { weight, start: first + start },
         }
     }
 
@@ -33,6 +41,7 @@ impl<'a> Values<'a> {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::F16(values) => values.len(),
+            Self::Quantised { weight, start } => weight.len().saturating_sub(*start),
         }
     }
 
@@ -114,6 +123,7 @@ pub(super) fn widen(set: InstructionSet, values: Values<'_>, start: usize, into:
         Values::F32(values) => into.copy_from_slice(&values[start..start + into.len()]),
         Values::Bf16(values) => widen_bf16(set, into, &values[start..start + into.len()]),
         Values::F16(values) => values[start..start + into.len()].convert_to_f32_slice(into),
+        Values::Quantised { weight, start: first } => weight.widen(set, first + start, into),
     }
 }
 
@@ -255,6 +265,9 @@ pub(crate) fn transposed(set: InstructionSet, values: &[f32], rows: usize, colum
     }
 }
 
+/// Values of a row that are widened ahead of a transpose: with all rows of a panel they stay in the first-level cache.
+const STRIP: usize = 128;
+
 /// `into[j * width + i] = values[first + i * stride + j]` for `i < rows` and `j < k`; for `rows <= i < width` zero.
 ///
 /// # Safety
@@ -270,6 +283,22 @@ pub(super) unsafe fn transpose(
     into: *mut f32,
     width: usize,
 ) {
+    if let Values::Quantised { .. } = values {
+        // A strip at a time in f32, which then goes the way of any other.
+        let mut strip = Scratch::new(rows * STRIP);
+        for column in (0..k).step_by(STRIP) {
+            let length = STRIP.min(k - column);
+            // SAFETY: within the strip, which is written before it is read; the target as the caller says.
+            unsafe {
+                let strip = std::slice::from_raw_parts_mut(strip.as_mut_ptr(), rows * length);
+                for (row, line) in strip.chunks_exact_mut(length).enumerate() {
+                    widen(set, values, first + row * stride + column, line);
+                }
+                transpose(set, Values::F32(strip), 0, length, rows, length, into.add(column * width), width);
+            }
+        }
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if set >= InstructionSet::Avx512 {
         // SAFETY: the set is available, the rest as the caller says.
@@ -284,6 +313,7 @@ pub(super) unsafe fn transpose(
                 Values::F16(values) => {
                     avx512::transpose::<f16>(values.as_ptr().add(first), stride, rows, k, into, width);
                 }
+                Values::Quantised { .. } => unreachable!("returned above"),
             }
         }
         return;

@@ -1,6 +1,6 @@
 //! Products of a few rows: the right side is read once, as it is held, and nothing is packed.
 
-use half::{bf16, slice::HalfFloatSliceExt};
+use half::bf16;
 
 use super::math::vectorised;
 use super::{InstructionSet, Shared, Threads, Values, Write};
@@ -31,10 +31,10 @@ pub(crate) fn thin(
             match b {
                 Values::F32(b) => dots_f32(set, a, &b[rows.start * k..rows.end * k], sums),
                 Values::Bf16(b) => dots_bf16(set, a, &b[rows.start * k..rows.end * k], sums),
-                Values::F16(b) => {
+                Values::F16(_) | Values::Quantised { .. } => {
                     let mut line = vec![0.0; k];
-                    for (b, sum) in b[rows.start * k..rows.end * k].chunks_exact(k).zip(&mut *sums) {
-                        b.convert_to_f32_slice(&mut line);
+                    for (row, sum) in rows.clone().zip(&mut *sums) {
+                        b.from(row * k).widen(set, &mut line);
                         dots_f32(set, a, &line, std::slice::from_mut(sum));
                     }
                 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rankine_models::attach::{AdapterLayout, Tying};
-use rankine_models::model::Model;
+use rankine_models::model::{BaseForm, Model};
 use rankine_models::weights::WeightFiles;
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::InstructionSet;
@@ -107,7 +107,10 @@ impl Subject {
         let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
         let files = WeightFiles::open(&folder).map_err(|error| open::input(&error))?;
         let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
-        let mut model = Model::load(&folder, dtype, &device.open()).map_err(|error| open::input(&error))?;
+        let quantize =
+            args.quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?.map(Into::into);
+        let mut model =
+            Model::load(&folder, BaseForm { dtype, quantize }, &device.open()).map_err(|error| open::input(&error))?;
         let r = args.rank.unwrap_or(16);
         let lora = LoraConfig { r, alpha: 2.0 * r as f64, ..LoraConfig::default() };
         let layout = AdapterLayout::resolve(&model.config, AdapterKind::Lora, &lora, Tying::default());

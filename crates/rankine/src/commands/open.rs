@@ -7,7 +7,7 @@ use rankine_data::TextTokenizer;
 use rankine_hub::ModelPart;
 use rankine_models::adapter_file::read_adapter;
 use rankine_models::generate::{GenerateConfig, eos_token_ids};
-use rankine_models::model::Model;
+use rankine_models::model::{BaseForm, Model};
 use rankine_models::sampling::Sampling;
 use rankine_models::weights::WeightFiles;
 use serde::de::DeserializeOwned;
@@ -40,10 +40,13 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
     let files = WeightFiles::open(&folder).map_err(|error| input(&error))?;
     let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
+    let quantize =
+        args.quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?.map(Into::into);
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }
-    let mut model = Model::load(&folder, dtype, &device.open()).map_err(|error| input(&error))?;
+    let mut model =
+        Model::load(&folder, BaseForm { dtype, quantize }, &device.open()).map_err(|error| input(&error))?;
     if let Some(path) = &args.adapter {
         attach(&mut model, path)?;
     }

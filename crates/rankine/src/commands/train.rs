@@ -263,7 +263,7 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> String {
 /// The base with the plan's adapter on it, multiplied in f32.
 pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
     let model = &plan.model;
-    let mut loaded = Model::load(&model.folder, model.dtype, &model.device.open()).map_err(|error| input(&error))?;
+    let mut loaded = Model::load(&model.folder, model.form(), &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),

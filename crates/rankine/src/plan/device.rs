@@ -5,7 +5,7 @@ use rankine_models::weights::StoredDtype;
 use serde::{Serialize, Serializer};
 
 use super::Decider;
-use crate::recipe::{BaseCompute, Dtype};
+use crate::recipe::{BaseCompute, Dtype, Quantize};
 
 /// A device of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -143,6 +143,19 @@ impl DevicePlan {
     pub fn compute(self, asked: BaseCompute) -> Result<BaseCompute, (String, String)> {
         if self.backend != Backend::Cpu && asked != BaseCompute::F32 {
             let what = format!("`{}` is a way of the CPU, and the device is {self}", asked.name());
+            return Err((what, "leave it out, or use `device: cpu`".to_owned()));
+        }
+        Ok(asked)
+    }
+
+    /// Whether a base can be held in fewer bits.
+    ///
+    /// # Errors
+    /// Where it cannot: what, and what to do.
+    pub fn quantize(self, asked: Quantize) -> Result<Quantize, (String, String)> {
+        if self.backend != Backend::Cpu {
+            let what =
+                format!("`{}` bases are multiplied with on the CPU alone, and the device is {self}", asked.name());
             return Err((what, "leave it out, or use `device: cpu`".to_owned()));
         }
         Ok(asked)

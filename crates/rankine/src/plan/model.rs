@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use rankine_hub::{ModelPart, split_revision};
 use rankine_models::companions::Companions;
 use rankine_models::config::DecoderConfig;
+use rankine_models::model::BaseForm;
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
+use rankine_nn::lora::AdapterKind;
 use serde::Serialize;
 
 use super::device::{self, Backend, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
-use crate::recipe::BaseCompute;
+use crate::recipe::{BaseCompute, Quantize};
 use crate::repositories::Found;
 
 /// The base model.
@@ -46,6 +48,8 @@ pub struct ModelPlan {
     pub dtype: StoredDtype,
     /// How products with the frozen base are computed.
     pub base_compute: BaseCompute,
+    /// How the linear layers are held in fewer bits, if they are.
+    pub quantize: Option<Quantize>,
     /// Where it runs.
     pub device: DevicePlan,
     /// Its shape.
@@ -57,6 +61,11 @@ impl ModelPlan {
     /// The name by which another program finds it: the Hub's, or the folder.
     pub fn name(&self) -> String {
         if self.local { self.folder.display().to_string() } else { split_revision(&self.reference).0.to_owned() }
+    }
+
+    /// How the base is held.
+    pub(crate) fn form(&self) -> BaseForm {
+        BaseForm { dtype: self.dtype, quantize: self.quantize.map(Into::into) }
     }
 
     /// What another command is given to use the same model.
@@ -165,6 +174,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         decider.fault("base_compute", format!("`base_compute`: {what}"), help);
         asked
     });
+    let quantize = quantize(decider, device, base_compute);
     let names = files.shards().iter().filter_map(|shard| shard.path().file_name());
     Some(ModelPlan {
         reference,
@@ -179,10 +189,31 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         stored_dtype,
         dtype,
         base_compute,
+        quantize,
         device,
         config,
         folder,
     })
+}
+
+/// What a quantised base cannot be together with is noted.
+fn quantize(decider: &mut Decider<'_>, device: DevicePlan, base_compute: BaseCompute) -> Option<Quantize> {
+    let quantize = decider.file.recipe.quantize?;
+    if let Err((what, help)) = device.quantize(quantize) {
+        decider.fault("quantize", format!("`quantize`: {what}"), help);
+    }
+    if base_compute != BaseCompute::F32 {
+        let what = format!(
+            "`base_compute: {}` keeps integers of every weight, which `quantize` is to save",
+            base_compute.name()
+        );
+        decider.fault("base_compute", what, "leave one of the two out");
+    }
+    if decider.file.recipe.adapter == Some(AdapterKind::Full) {
+        let what = "`quantize`: with `adapter: full` every weight is trained, and a quantised one cannot be";
+        decider.fault("quantize", what.to_owned(), "train a LoRA adapter, or leave `quantize` out");
+    }
+    Some(quantize)
 }
 
 fn find(decider: &mut Decider<'_>, reference: &str, revision: Option<&str>, part: ModelPart) -> Option<Found> {

@@ -73,7 +73,11 @@ impl Plan {
             BaseCompute::F32 => String::new(),
             other => format!(", multiplied in {}", other.name()),
         };
-        row("device", format!("{}, frozen weights in {}{compute}", model.device, dtype_name(model.dtype)));
+        let held = match model.quantize {
+            None => format!("frozen weights in {}", dtype_name(model.dtype)),
+            Some(quantize) => format!("linear layers in {}, the rest in {}", quantize.name(), dtype_name(model.dtype)),
+        };
+        row("device", format!("{}, {held}{compute}", model.device));
         let kind = match self.adapter.kind {
             AdapterKind::Lora => "lora",
             AdapterKind::Dora => "dora",

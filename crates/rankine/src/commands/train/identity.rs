@@ -38,6 +38,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
         ("base weights", json!(weights_mark(&model.folder))),
         ("dtype", json!(model.dtype.name())),
         ("base_compute", json!(model.base_compute)),
+        ("quantize", json!(model.quantize)),
         ("adapter", json!(plan.adapter.kind)),
         ("data", json!(data)),
         ("weights", json!(plan.data.datasets.iter().map(|dataset| dataset.weight).collect::<Vec<_>>())),
