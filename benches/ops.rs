@@ -60,8 +60,8 @@ fn layers(c: &mut Criterion) {
             layer(FEED_FORWARD, HIDDEN, compute),
             layer(HIDDEN, FEED_FORWARD, compute),
         ];
-        let attention = |x| ops::attention_layer(x, &norm(), &attention, &angles, &attended);
-        let mlp = |x| ops::mlp(x, &norm(), &mlp[0], &mlp[1], &mlp[2]);
+        let attention = |x| ops::attention_layer(x, &norm(), &attention, &angles, &attended, ops::Keep::Intermediates);
+        let mlp = |x| ops::mlp(x, &norm(), [&mlp[0], &mlp[1], &mlp[2]], ops::Keep::Intermediates);
         type Layer<'a> = &'a dyn Fn(Tensor<2>) -> Tensor<2>;
         for (name, body) in [("attention layer", &attention as Layer<'_>), ("mlp", &mlp as Layer<'_>)] {
             group.bench_function(format!("{name}, forward"), |b| {

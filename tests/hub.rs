@@ -270,3 +270,107 @@ fn a_pull_that_is_killed_and_started_again_ends_in_the_same_files() {
     assert!(names.iter().all(|name| !name.ends_with(".incomplete")), "{names:?}");
     assert!(ranges <= 2, "goes on, not anew: {ranges}");
 }
+
+#[test]
+fn a_dataset_by_name_is_the_config_and_split_that_were_asked_for() {
+    let (server, here) = workshop();
+    let place = here.path();
+    let card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - {split: train, path: s/*.jsonl}\n  - {split: extra, path: x/*.jsonl}\n\
+                - config_name: large\n  data_files: l/*.jsonl\n---\n";
+    let files: [(&str, &[u8]); 5] = [
+        ("README.md", card.as_bytes()),
+        ("s/0.jsonl", &sums(0, 8).into_bytes()[..]),
+        ("s/1.jsonl", &sums(8, 16).into_bytes()[..]),
+        ("x/0.jsonl", &sums(16, 20).into_bytes()[..]),
+        ("l/0.jsonl", &sums(20, 30).into_bytes()[..]),
+    ]
+    .map(|(name, bytes)| (name, &*Vec::leak(bytes.to_vec())));
+    server.commit_on("datasets/org/cards", "main", &files);
+    let recipe = |dataset: &str| RECIPE.replace("{path: org/sums}", dataset);
+    let plan = |dataset: &str| {
+        fs::write(place.join("named.yaml"), recipe(dataset)).unwrap();
+        online(&server, place, &["plan", "named.yaml", "--json"], None)
+    };
+    plan("{path: org/cards}").ends(2).says("several configs; choose one: `name:` one of `small`, `large`");
+    plan("{path: org/cards, name: small, split: test}").ends(2).says("no split `test`, but `train`, `extra`");
+    let run = plan("{path: org/cards, name: small, split: \"train[:75%]+extra[1:]\"}");
+    run.ends(0);
+    let planned: Json = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(planned["forecast"]["datasets"][0]["records"], 15, "12 of 16, and 3 of 4");
+    let fetched = |name: &str| {
+        let asked = format!("/{name}");
+        walk(&place.join(".huggingface")).iter().any(|path| path.to_string_lossy().ends_with(&asked))
+    };
+    assert!(fetched("s/1.jsonl") && fetched("x/0.jsonl") && !fetched("l/0.jsonl"), "only what is read is fetched");
+}
+
+#[test]
+fn a_dataset_that_cannot_be_read_is_the_hubs_parquet_and_repeats_offline() {
+    const SUMS: &[u8] = include_bytes!("golden/parquet/sums.parquet");
+    const CHATS: &[u8] = include_bytes!("golden/parquet/chats.parquet");
+    let (server, here) = workshop();
+    let place = here.path();
+    server.commit_on("datasets/org/script", "main", &[("script.py", b"pass"), ("README.md", b"# S\n")]);
+    let copies = [
+        ("default/train/0000.parquet", SUMS),
+        ("default/test/0000.parquet", SUMS),
+        ("chats/train/0000.parquet", CHATS),
+        ("chats/partial-test/0000.parquet", CHATS),
+    ];
+    let commit = server.commit_on("datasets/org/script", "refs/convert/parquet", &copies);
+    let datasets =
+        "{path: org/script, split: \"train[:50%]\"}, {path: org/script, name: chats, split: \"train[-25%:]\"}";
+    let recipe = RECIPE
+        .replace("{path: org/sums}", datasets)
+        .replace("{path: held.jsonl}", "{path: org/script, name: chats, split: \"train[:2]\"}");
+    fs::write(place.join("recipe.yaml"), recipe).unwrap();
+    online(&server, place, &["train", "recipe.yaml"], None).ends(0);
+    let planned = json(&place.join("runs/recipe/plan.json"));
+    let found = planned["forecast"]["datasets"].as_array().unwrap().iter();
+    let found: Vec<_> = found.map(|dataset| (&dataset["records"], &dataset["record_type"])).collect();
+    let kinds =
+        [(8, "prompt-completion"), (3, "chat"), (2, "chat")].map(|(count, kind)| (Json::from(count), Json::from(kind)));
+    assert_eq!(found, kinds.iter().map(|(count, kind)| (count, kind)).collect::<Vec<_>>());
+    let fetched: Vec<_> =
+        walk(&place.join(".huggingface")).into_iter().filter(|path| path.ends_with("0000.parquet")).collect();
+    assert_eq!(fetched.len(), 2, "what is not read is not fetched: {fetched:?}");
+    let locked = json(&place.join("rankine.lock"))["recipes"]["recipe"]["repositories"].clone();
+    let script = serde_json::json!({"kind": "dataset", "name": "org/script", "revision": "main", "commit": commit});
+    assert_eq!(locked[1], script);
+    assert_eq!(locked.as_array().unwrap().len(), 2, "each repository once");
+
+    // What is pulled is enough for a recipe.
+    let other = folder(&[("held.jsonl", &sums(8, 10)), ("recipe.yaml", &RECIPE.replace("org/sums", "org/script"))]);
+    let pulled = online(&server, other.path(), &["pull", "datasets/org/script", "--json"], None);
+    pulled.ends(0);
+    assert_eq!(serde_json::from_str::<Json>(&pulled.stdout).unwrap()["files"].as_array().unwrap().len(), 4);
+    online(&server, other.path(), &["pull", "org/tiny"], None).ends(0);
+    rankine(other.path(), &["plan", "recipe.yaml"]).ends(0);
+
+    // Offline it is the same run, by the lock and without; and the lock's, when the copies are made anew.
+    rankine(place, &["train", "recipe.yaml", "--set", "output_dir=offline"]).ends(0);
+    let copies = [("default/train/0000.parquet", SUMS), ("chats/train/0000.parquet", SUMS)];
+    let moved = server.commit_on("datasets/org/script", "refs/convert/parquet", &copies);
+    online(&server, place, &["train", "recipe.yaml", "--locked", "--set", "output_dir=locked"], None).ends(0);
+    rankine(place, &["train", "recipe.yaml", "--locked", "--set", "output_dir=both"]).ends(0);
+    let weights = |run: &str| fs::read(place.join(run).join("adapter/adapter_model.safetensors")).unwrap();
+    for run in ["offline", "locked", "both"] {
+        assert_eq!(weights(run), weights("runs/recipe"), "{run}, to the bit");
+    }
+    let run = online(&server, place, &["plan", "recipe.yaml", "--json"], None);
+    let planned: Json = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(planned["forecast"]["datasets"][1]["record_type"], "prompt-completion");
+    assert_ne!(commit, moved);
+
+    // And what has been converted and cannot be read says so.
+    server.commit_on("datasets/org/broken", "main", &[("script.py", b"pass")]);
+    server.commit_on("datasets/org/broken", "refs/convert/parquet", &[("default/train/0000.parquet", b"none")]);
+    fs::write(place.join("broken.yaml"), RECIPE.replace("org/sums", "org/broken")).unwrap();
+    let run = online(&server, place, &["plan", "broken.yaml"], None);
+    run.ends(2).says("default/train/0000.parquet: not a readable Parquet file");
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}

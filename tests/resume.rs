@@ -127,7 +127,22 @@ fn kill_at(place: &Path, output: &str, step: u64, resume: bool) {
 #[test]
 fn a_killed_and_resumed_run_is_the_uninterrupted_one_to_the_bit() {
     let place = workplace();
-    let place = place.path();
+    killed_again_and_again(place.path());
+}
+
+#[test]
+fn a_killed_and_resumed_stream_is_the_uninterrupted_one_to_the_bit() {
+    let place = workplace();
+    // Blocks of 7 of the 60 records: the run ends in a later epoch, and is killed within blocks.
+    let recipe = format!("{RECIPE}streaming: true\nshuffle_buffer: 7\n").replace("max_steps: 14", "max_steps: 24");
+    std::fs::write(place.path().join("recipe.yaml"), recipe).expect("a file");
+    killed_again_and_again(place.path());
+    let epochs = metrics(&place.path().join("whole"));
+    assert!(epochs.iter().any(|line| line["epoch"].as_f64() > Some(1.0)), "{epochs:?}");
+}
+
+/// Of one recipe, a whole run and one that is killed again and again are the same.
+fn killed_again_and_again(place: &Path) {
     rankine(place, &["train", "recipe.yaml", "--set", "output_dir=whole"]).ends(0);
     // Killed again and again: before the first checkpoint, while one is written, and after one.
     kill_at(place, "broken", 1, false);

@@ -1,8 +1,10 @@
 //! `rankine data`: what it tells, what it refuses, and that a training refuses the same.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use super::{Run, folder, rankine};
+use super::{Run, command, folder, rankine};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "vocab_size": 280,
@@ -180,4 +182,76 @@ fn a_dataset_becomes_another_platforms() {
     let json: serde_json::Value = serde_json::from_str(&json.ends(0).stdout).expect("JSON");
     assert_eq!((&json["written"], &json["left_out"], &json["from"]), (&12.into(), &0.into(), &"chat".into()));
     convert(&["--to", "nowhere", "--out", "n.jsonl"]).ends(2).says("bedrock-conversation");
+}
+
+#[test]
+fn a_stream_is_checked_as_it_is_read() {
+    let answers = |from: usize, to: usize| (from..to).map(|n| chat(&format!("q{n}"), "fine")).collect::<String>();
+    let train = answers(0, 40) + &chat("a turn ends in <|im_end|>", "fine") + &answers(41, 50);
+    let folder = workshop(&train, &chat("held out", "fine"));
+    let streaming = RECIPE.replace("max_steps: 1\n", "max_steps: 60\nstreaming: true\nshuffle_buffer: 10\n");
+    let write = |text: String| std::fs::write(folder.path().join("r.yaml"), text).expect("a file");
+    write(streaming.clone());
+    // A plan reads the first block alone, and says so.
+    let plan = run(folder.path(), &["plan", "r.yaml"]);
+    plan.ends(0);
+    for words in
+        ["train.jsonl: about 5", "read while training, 10 records at a time; each block is checked when its turn comes"]
+    {
+        assert!(plan.stdout.contains(words), "{words:?} is not in:\n{}", plan.stdout);
+    }
+    // A report is of everything.
+    let report = run(folder.path(), &["data", "r.yaml"]);
+    report.ends(2).says("special-tokens-in-content");
+    assert!(report.stdout.contains("train.jsonl: 50 records, chat"), "{}", report.stdout);
+    // A training stops before it is trained on, with what came before in its metrics.
+    let stopped = run(folder.path(), &["train", "r.yaml"]);
+    stopped.ends(2).says("special-tokens-in-content: 1 of 10 records").says("train.jsonl:41: message 0 (user)");
+    let steps = |run: &str| {
+        let text = std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl")).expect("metrics");
+        text.lines().filter(|line| line.contains("\"event\":\"step\"")).count()
+    };
+    assert_eq!(steps("runs/r"), 40);
+    run(
+        folder.path(),
+        &["train", "r.yaml", "--set", "waive=[special-tokens-in-content]", "--set", "output_dir=waived"],
+    )
+    .ends(0);
+    assert_eq!(steps("waived"), 60);
+    // The first block is refused before anything is trained.
+    write(streaming.replace("shuffle_buffer: 10", "shuffle_buffer: 41"));
+    run(folder.path(), &["train", "r.yaml", "--overwrite"]).ends(2).says("special-tokens-in-content");
+    // What a stream cannot know stands at its line.
+    write(streaming.replace("max_steps: 60\n", "").replace("path: train.jsonl", "path: train.jsonl\n    weight: 2"));
+    run(folder.path(), &["plan", "r.yaml"]).ends(2).says("`streaming` needs `max_steps`").says("r.yaml:4");
+}
+
+#[test]
+fn a_killed_tokenising_pass_is_begun_anew() {
+    let train: String = (0..60_000).map(|n| chat(&format!("q{n}"), &"fine words ".repeat(n % 7 + 1))).collect();
+    let folder = workshop(&chat("q", "fine words"), &chat("held out", "fine"));
+    std::fs::write(folder.path().join("train.jsonl"), train).expect("a file");
+    let plan = ["plan", "r.yaml", "--json"];
+    let cache = folder.path().join(".cache");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&cache).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect()
+    };
+    let mut killed = 0;
+    for wait in [30, 80, 150, 250] {
+        let mut child =
+            command(folder.path(), &plan).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a child");
+        std::thread::sleep(Duration::from_millis(wait));
+        killed += usize::from(child.try_wait().expect("a child").is_none());
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+    }
+    assert!(killed > 0);
+    let after = run(folder.path(), &plan);
+    after.ends(0);
+    assert!(names().iter().all(|name| name.ends_with(".examples")), "{:?}", names());
+    let again = run(folder.path(), &plan);
+    assert_eq!(again.stdout, after.stdout, "what is cached is what was made");
+    std::fs::remove_dir_all(&cache).expect("a cache");
+    assert_eq!(run(folder.path(), &plan).stdout, after.stdout);
 }

@@ -3,6 +3,7 @@
 mod data;
 mod files;
 mod gguf;
+mod memory;
 mod plan;
 mod recipe;
 mod run;

@@ -75,7 +75,7 @@ fn all_unknown_keys_are_reported_at_once_with_the_other_tools_spelling() {
     let expected = [
         (2, "lora_r", "`lora.r`"),
         (3, "num_epochs", "`epochs`"),
-        (4, "load_in_4bit", "not supported yet"),
+        (4, "load_in_4bit", "`quantize: nf4`"),
         (6, "rank", "`lora.r`"),
         (7, "alhpa", "`alpha`"),
         (8, "sequence_len", "`max_seq_len`"),

@@ -308,6 +308,32 @@ fn the_base_can_be_held_in_fewer_bits() {
     rankine(here, &["plan", "recipe.yaml", "--set", "quantize=fp4"]).ends(2).says("nf4");
 }
 
+/// Activations that are computed again are the same: the adapter and every loss, to the bit.
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    let folder = workshop();
+    let here = folder.path();
+    let trained = |way: &str, adapter: &str| {
+        let sets = [format!("gradient_checkpointing={way}"), "output_dir=run".to_owned(), adapter.to_owned()];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
+        let adapter = std::fs::read(here.join("run/adapter/adapter_model.safetensors")).expect("an adapter");
+        let metrics = std::fs::read_to_string(here.join("run/metrics.jsonl")).expect("metrics");
+        let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
+        (adapter, steps.map(|event| event["loss"].to_string()).collect::<Vec<_>>())
+    };
+    for adapter in ["adapter=lora", "adapter=dora"] {
+        let expected = trained("none", adapter);
+        for way in ["block", "every 2", "every 1"] {
+            assert!(trained(way, adapter) == expected, "{way}, {adapter}");
+        }
+    }
+    let plan = rankine(here, &["plan", "recipe.yaml", "--set", "gradient_checkpointing=every 2"]);
+    plan.ends(0);
+    assert!(plan.stdout.contains("activations computed again: every 2"), "{}", plan.stdout);
+    rankine(here, &["plan", "recipe.yaml", "--set", "gradient_checkpointing=every 0"]).ends(2).says("`every N`");
+}
+
 #[test]
 fn a_bench_tells_speed_parts_and_memory() {
     let folder = workshop();

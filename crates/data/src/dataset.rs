@@ -6,11 +6,11 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::convert::{detect, to_record};
 use crate::error::{DataError, Faults};
-use crate::files::find_files;
-use crate::reader::{RawRecord, ReadRecord, read_file};
 use crate::record::{Dataset, Record};
+use crate::records::Records;
+use crate::repository::{RepositoryData, repository_data};
+use crate::slice;
 
 /// One entry of a recipe's `datasets`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,8 +20,13 @@ pub struct DatasetConfig {
     /// Hugging Face Hub (`org/data`, `org/data@revision`): JSON Lines, JSON, Parquet or CSV; JSON Lines, JSON and
     /// CSV may be compressed (.gz, .zst).
     pub path: String,
-    /// Which files of a folder, by their names: `train` (the default), `validation`, `test`, or another
-    /// word of the names.
+    /// Which of the dataset's configs, where its card names several; of a folder without such a card, which
+    /// folder in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which part of a folder, by its card and the files' names: `train` (the default), `validation`, `test`, or
+    /// another name; and which of its records, as `train[:5%]`, `train[100:200]`, `train[-10%:]` or
+    /// `train[:80%]+validation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
     /// The format of the records; recognised from the first record if not given.
@@ -44,12 +49,37 @@ impl DatasetConfig {
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
+            name: None,
             split: None,
             record_type: None,
             weight: None,
             max_records: None,
             fields: FieldNames::default(),
         }
+    }
+}
+
+impl DatasetConfig {
+    /// The files of a repository that hold this dataset, all parts of its `split` together: as
+    /// [`repository_data`], for whoever fetches them before they are read.
+    ///
+    /// # Errors
+    /// As [`repository_data`], or a `split` that cannot be read.
+    pub fn repository_files(&self, names: &[String], card: Option<&str>) -> Result<RepositoryData, String> {
+        let splits = match &self.split {
+            None => vec!["train".to_owned()],
+            Some(split) => slice::parse(split)?.into_iter().map(|part| part.split).collect(),
+        };
+        let mut files: Vec<String> = Vec::new();
+        for split in splits {
+            match repository_data(names, card, self.name.as_deref(), &split)? {
+                RepositoryData::Files(found) => files.extend(found),
+                RepositoryData::Converted => return Ok(RepositoryData::Converted),
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(RepositoryData::Files(files))
     }
 }
 
@@ -127,98 +157,26 @@ impl std::fmt::Display for RecordType {
     }
 }
 
-/// Reads a dataset whose `path` is relative to `root`.
+/// Reads a dataset whose `path` is relative to `root`, all of it at once; [`Records`] reads it bit by bit.
 ///
 /// # Errors
-/// A path without data, a file that cannot be read, an empty dataset, or every record that is of another
-/// type than the first, lacks a field or has one of a wrong type, with file and line.
+/// As [`Records::open`], or every record that is of another type than the first, lacks a field or has one of a
+/// wrong type, with file and line.
 pub fn read_dataset(config: &DatasetConfig, root: &Path) -> Result<Dataset, DataError> {
-    if let Some(weight) = config.weight
-        && !(weight.is_finite() && weight > 0.0)
-    {
-        return Err(config_error(
-            config,
-            format!("`weight` is {weight}: expected a number above 0; remove the dataset to leave it out"),
-        ));
-    }
-    if config.max_records == Some(0) {
-        return Err(config_error(
-            config,
-            "`max_records` is 0: expected at least 1; remove the dataset to leave it out".to_owned(),
-        ));
-    }
-    let files = find_files(config, root)?;
-    let mut raw: Vec<ReadRecord> = Vec::new();
-    for file in &files {
-        let left = config.max_records.map(|limit| limit.saturating_sub(raw.len()));
-        if left == Some(0) {
-            break;
-        }
-        raw.extend(read_file(file, file_name(file, root), &config.fields, left)?);
-    }
-    if raw.is_empty() {
-        return Err(DataError::NotFound {
-            path: root.join(&config.path),
-            expected: format!("the dataset is empty: {} and no record in {}", counted(files.len()), them(files.len())),
-            help: "give a file that holds at least one record".to_owned(),
-        });
-    }
+    let found = Records::open(config, root)?;
     let mut faults = Faults::default();
-    // Without a single record that could be read there is nothing to tell the format from.
-    let Some(first) = raw.iter().find_map(|record| record.as_ref().ok()) else {
-        raw.into_iter().filter_map(Result::err).for_each(|fault| faults.push(fault.source, fault.message));
-        return Err(DataError::Records(faults));
-    };
-    let (record_type, detected) = match config.record_type {
-        Some(record_type) => (record_type, false),
-        None => (detected_type(first, config)?, true),
-    };
-    let first_source = first.source.clone();
-    let mut records = Vec::with_capacity(raw.len());
-    for record in raw {
-        let record = match record {
-            Ok(record) => record,
-            Err(fault) => {
-                faults.push(fault.source, fault.message);
-                continue;
-            }
-        };
-        match to_record(&record, record_type, &config.fields) {
-            Ok(content) => records.push(Record { content, source: record.source }),
-            Err(message) => {
-                let message = match detect(&record.value, &config.fields) {
-                    Some(other) if other != record_type && detected => format!(
-                        "{message}; the record looks like `{other}`, but the dataset is `{record_type}` after its \
-                         first record ({first_source})"
-                    ),
-                    Some(other) if other != record_type => {
-                        format!("{message}; the record looks like `{other}`, but the recipe says `type: {record_type}`")
-                    }
-                    _ => message,
-                };
-                faults.push(record.source, message);
+    let mut records: Vec<Record> = Vec::new();
+    let mut reader = found.read();
+    while let Some(batch) = reader.next_batch(usize::MAX)? {
+        for record in batch {
+            match record {
+                Ok(record) => records.push(record),
+                Err(fault) => faults.push(fault.source, fault.message),
             }
         }
     }
     faults.into_result()?;
-    Ok(Dataset { records, record_type, detected, files })
-}
-
-fn detected_type(first: &RawRecord, config: &DatasetConfig) -> Result<RecordType, DataError> {
-    detect(&first.value, &config.fields).ok_or_else(|| {
-        let mut faults = Faults::default();
-        let keys: Vec<&str> = first.value.keys().map(String::as_str).collect();
-        let preference = first.value.contains_key("chosen") && first.value.contains_key("rejected");
-        faults.push(first.source.clone(), format!("the format is not recognised from the fields {}", quoted(&keys)));
-        faults.help(if preference {
-            "chosen and rejected answers are preference data, which this kind of training does not read".to_owned()
-        } else {
-            "expected `messages`, `conversations`, `instruction` and `output`, `prompt` and `completion`, or `text`; \
-             if the fields have other names say so in the recipe, as `fields: {prompt: question, completion: answer}`"
-                .to_owned()
-        });
-        DataError::Records(faults)
-    })
+    Ok(Dataset { records, record_type: found.record_type(), detected: found.detected(), files: found.files() })
 }
 
 /// Fields as `` `a`, `b` ``; a hostile record may have thousands.
@@ -236,23 +194,12 @@ pub(crate) fn quoted(keys: &[&str]) -> String {
     shown.join(", ") + &more
 }
 
-fn config_error(config: &DatasetConfig, message: String) -> DataError {
+pub(crate) fn config_error(config: &DatasetConfig, message: String) -> DataError {
     DataError::Config { path: config.path.clone(), message }
 }
 
 /// A file as the recipe's reader would write it: relative to the recipe where that is possible.
-fn file_name(file: &Path, root: &Path) -> Arc<str> {
+pub(crate) fn file_name(file: &Path, root: &Path) -> Arc<str> {
     let relative: PathBuf = file.strip_prefix(root).unwrap_or(file).to_path_buf();
     Arc::from(relative.to_string_lossy().as_ref())
-}
-
-fn counted(files: usize) -> String {
-    match files {
-        1 => "1 file was read".to_owned(),
-        count => format!("{count} files were read"),
-    }
-}
-
-fn them(files: usize) -> &'static str {
-    if files == 1 { "it" } else { "them" }
 }

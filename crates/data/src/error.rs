@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::proof::Proof;
 use crate::record::RecordSource;
 use crate::template::TemplateError;
 
@@ -69,9 +70,21 @@ pub enum DataError {
     /// A chat template that cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// Records of a stream that a check refuses, when their turn comes.
+    #[error("{}", refused(.0))]
+    Checks(Proof),
     /// After masking and truncation nothing was left to learn.
     #[error("{0}")]
     NothingTrained(String),
+}
+
+fn refused(proof: &Proof) -> String {
+    let mut text = "a check stops what was to be trained on next".to_owned();
+    for finding in proof.stopping() {
+        text.push_str(&format!("\n{}: {}", finding.check, finding.details()));
+        finding.help.iter().for_each(|help| text.push_str(&format!("\n  help: {help}")));
+    }
+    text
 }
 
 /// One record that cannot be used.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{DataError, Faults};
+use crate::error::{DataError, Fault, Faults};
 use crate::labels::{Made, MadeExample, make};
 use crate::part::{Part, PartCounts};
 use crate::record::{Content, Dataset, Record, RecordSource};
@@ -96,7 +96,7 @@ pub struct TokenizeReport {
 }
 
 /// Examples and how they came about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokenized {
     /// In the order of the records.
     pub examples: Vec<Example>,
@@ -118,7 +118,25 @@ pub fn tokenize(
     config: &TokenizeConfig,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Tokenized, DataError> {
-    let tokenized = tokenize_leniently(datasets, tokenizer, config, progress)?;
+    let records: Vec<(u32, usize, &Record)> = (0u32..)
+        .zip(datasets)
+        .flat_map(|(dataset, read)| {
+            read.records.iter().enumerate().map(move |(index, record)| (dataset, index, record))
+        })
+        .collect();
+    if records.iter().any(|(_, _, record)| matches!(record.content, Content::Chat { .. })) {
+        check_template(tokenizer)?;
+    }
+    let done = AtomicUsize::new(0);
+    let total = records.len();
+    let made = records.par_iter().with_min_len(16).map(|(dataset, index, record)| {
+        let made = make(record, *dataset, tokenizer, config, *index < THOROUGH);
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        (made, record.source.clone(), *dataset)
+    });
+    let mut gathering = Gathering::new(*config);
+    let mut tokenized = gathering.add(made.collect());
+    tokenized.report = gathering.finish()?;
     let mut faults = Faults::default();
     for remark in &tokenized.remarks {
         if let RemarkKind::NotPrefixStable(message) = &remark.kind {
@@ -132,51 +150,71 @@ pub fn tokenize(
     }
 }
 
-/// As [`tokenize`], but a record whose answers cannot be told from its prompts is left out with a remark, and
-/// nothing left to train on is no error: [`proof`](crate::proof) says so with everything else that is wrong.
-pub(crate) fn tokenize_leniently(
-    datasets: &[Dataset],
-    tokenizer: &TextTokenizer,
-    config: &TokenizeConfig,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Tokenized, DataError> {
-    let records: Vec<(u32, usize, &Record)> = (0u32..)
-        .zip(datasets)
-        .flat_map(|(dataset, read)| {
-            read.records.iter().enumerate().map(move |(index, record)| (dataset, index, record))
-        })
-        .collect();
-    // A missing template is one fault of the model folder, not one of each record.
-    if records.iter().any(|(_, _, record)| matches!(record.content, Content::Chat { .. })) {
-        tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
-    }
-    let done = AtomicUsize::new(0);
-    let total = records.len();
-    let results: Vec<Result<Made, Refused>> = records
-        .par_iter()
-        .with_min_len(16)
-        .map(|(dataset, index, record)| {
-            let made = make(record, *dataset, tokenizer, config, *index < THOROUGH);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            made
-        })
-        .collect();
+/// A missing template is one fault of the model folder, not one of each record.
+pub(crate) fn check_template(tokenizer: &TextTokenizer) -> Result<(), DataError> {
+    tokenizer.template_for(false).or_else(|_| tokenizer.template_for(true))?;
+    Ok(())
+}
 
-    let mut faults = Faults::default();
-    let report = TokenizeReport { records: total, ..TokenizeReport::default() };
-    let mut tokenized = Tokenized { examples: Vec::with_capacity(total), report, remarks: Vec::new() };
-    for (result, (dataset, _, record)) in results.into_iter().zip(&records) {
-        let mut remark = |kind| Remark { source: record.source.clone(), dataset: *dataset, kind };
-        match result {
-            Ok(made) => gather(made, config.max_seq_len, &mut remark, &mut tokenized),
-            Err(Refused::NotPrefixStable(message)) => {
-                tokenized.remarks.push(remark(RemarkKind::NotPrefixStable(message)));
-            }
-            Err(Refused::Unusable(message)) => faults.push(record.source.clone(), message),
-        }
+/// Puts what was made of records together, in their order and batch by batch: cuts, counts and collects faults. A
+/// record whose answers cannot be told from its prompts is left out with a remark, and nothing left to train on is
+/// no error: [`proof`](crate::proof) says so with everything else that is wrong.
+pub(crate) struct Gathering {
+    config: TokenizeConfig,
+    report: TokenizeReport,
+    faults: Faults,
+}
+
+type MadeOf = (Result<Made, Refused>, RecordSource, u32);
+
+impl Gathering {
+    pub(crate) fn new(config: TokenizeConfig) -> Self {
+        Self { config, report: TokenizeReport::default(), faults: Faults::default() }
     }
-    faults.into_result()?;
-    Ok(tokenized)
+
+    /// The examples of a batch, made on all cores, in the order of the records, and what was remarked; the report
+    /// comes at the [end](Self::finish). The batch is of `dataset`, and its first record is the one with the number
+    /// `first` of it.
+    pub(crate) fn add_batch(
+        &mut self,
+        batch: Vec<Result<Record, Fault>>,
+        (dataset, first): (u32, usize),
+        tokenizer: &TextTokenizer,
+    ) -> Tokenized {
+        let made = batch.into_par_iter().enumerate().with_min_len(16).map(|(index, record)| match record {
+            Ok(record) => {
+                let made = make(&record, dataset, tokenizer, &self.config, first + index < THOROUGH);
+                (made, record.source, dataset)
+            }
+            Err(fault) => (Err(Refused::Unusable(fault.message)), fault.source, dataset),
+        });
+        let made = made.collect();
+        self.add(made)
+    }
+
+    fn add(&mut self, made: Vec<MadeOf>) -> Tokenized {
+        let mut tokenized = Tokenized { report: std::mem::take(&mut self.report), ..Tokenized::default() };
+        tokenized.examples.reserve(made.len());
+        for (made, source, dataset) in made {
+            tokenized.report.records += 1;
+            let mut remark = |kind| Remark { source: source.clone(), dataset, kind };
+            match made {
+                Ok(made) => gather(made, self.config.max_seq_len, &mut remark, &mut tokenized),
+                Err(Refused::NotPrefixStable(message)) => {
+                    tokenized.remarks.push(remark(RemarkKind::NotPrefixStable(message)));
+                }
+                Err(Refused::Unusable(message)) => self.faults.push(source, message),
+            }
+        }
+        self.report = std::mem::take(&mut tokenized.report);
+        tokenized
+    }
+
+    /// What was found, or every fault.
+    pub(crate) fn finish(self) -> Result<TokenizeReport, DataError> {
+        self.faults.into_result()?;
+        Ok(self.report)
+    }
 }
 
 fn gather(made: Made, max_seq_len: usize, remark: &mut impl FnMut(RemarkKind) -> Remark, tokenized: &mut Tokenized) {
@@ -224,7 +262,7 @@ fn count_parts(example: &Example, parts: &[Part], counts: &mut PartCounts) {
     }
 }
 
-pub(crate) fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataError {
+fn nothing_trained(report: &TokenizeReport, config: &TokenizeConfig) -> DataError {
     let help = if report.truncated > 0 {
         format!(
             "{} were cut at `max_seq_len: {}` before their first trained token (the longest has {}); raise it",

@@ -2,29 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dataset::{DatasetConfig, quoted};
+use crate::dataset::DatasetConfig;
 use crate::error::DataError;
 use crate::glob;
-use crate::reader::Format;
+use crate::repository::{RepositoryData, is_data, repository_data};
 
 /// How deep a folder is searched: `data/train/part.jsonl` and one more.
-const DEPTH: usize = 4;
+const DEPTH: usize = 6;
 
-/// Files of a dataset folder that describe it and hold no records.
-const METADATA: [&str; 5] =
-    ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json"];
-
-/// The files of `config.path`, in the order in which they are read.
-pub(crate) fn find_files(config: &DatasetConfig, root: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// The files of a split of `config.path`, in the order in which they are read. The split is a bare name.
+pub(crate) fn find_files(config: &DatasetConfig, split: Option<&str>, root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let path = root.join(&config.path);
     if path.is_file() {
-        return one_file(config, path);
+        return one_file(config, split, path);
     }
     if path.is_dir() {
-        return folder(config, &path);
+        return folder(config, split, &path);
     }
     if glob::is_pattern(&config.path) {
-        return pattern(config, root);
+        return pattern(config, split, root);
     }
     Err(DataError::NotFound {
         expected: "there is no such file or folder".to_owned(),
@@ -36,11 +32,11 @@ pub(crate) fn find_files(config: &DatasetConfig, root: &Path) -> Result<Vec<Path
     })
 }
 
-fn one_file(config: &DatasetConfig, path: PathBuf) -> Result<Vec<PathBuf>, DataError> {
-    if let Some(split) = &config.split {
-        let named = Split::new(split);
+fn one_file(config: &DatasetConfig, split: Option<&str>, path: PathBuf) -> Result<Vec<PathBuf>, DataError> {
+    if let Some(split) = split {
         // A file without a split in its name is the training part, as it is for Hugging Face.
-        if !named.names(Path::new(path.file_name().unwrap_or_default())) && named != Split::Train {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if split != "train" && repository_data(&[name], None, None, split).is_err() {
             return Err(DataError::Config {
                 path: config.path.clone(),
                 message: format!(
@@ -53,7 +49,7 @@ fn one_file(config: &DatasetConfig, path: PathBuf) -> Result<Vec<PathBuf>, DataE
     Ok(vec![path])
 }
 
-fn pattern(config: &DatasetConfig, root: &Path) -> Result<Vec<PathBuf>, DataError> {
+fn pattern(config: &DatasetConfig, split: Option<&str>, root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let files: Vec<PathBuf> = glob::matches(root, &config.path)
         .map_err(|source| DataError::Io { path: root.join(&config.path), action: "search", source })?
         .into_iter()
@@ -69,13 +65,13 @@ fn pattern(config: &DatasetConfig, root: &Path) -> Result<Vec<PathBuf>, DataErro
             ),
         });
     }
-    match &config.split {
+    match split {
         None => Ok(files),
-        Some(split) => chosen(config, root, files, split),
+        Some(split) => chosen(config, root, files, None, split),
     }
 }
 
-fn folder(config: &DatasetConfig, path: &Path) -> Result<Vec<PathBuf>, DataError> {
+fn folder(config: &DatasetConfig, split: Option<&str>, path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     walk(path, DEPTH, &mut files)?;
     files.sort();
@@ -86,52 +82,54 @@ fn folder(config: &DatasetConfig, path: &Path) -> Result<Vec<PathBuf>, DataError
             help: "expected .jsonl, .ndjson, .json, .parquet or .csv, also .jsonl.gz and .jsonl.zst".to_owned(),
         });
     }
-    chosen(config, path, files, config.split.as_deref().unwrap_or("train"))
+    let card = std::fs::read_to_string(path.join("README.md")).ok();
+    chosen(config, path, files, card.as_deref(), split.unwrap_or("train"))
 }
 
-/// The files of one split. Where no name says any split at all, everything is the training part.
-fn chosen(config: &DatasetConfig, root: &Path, files: Vec<PathBuf>, split: &str) -> Result<Vec<PathBuf>, DataError> {
-    let relative = |file: &Path| file.strip_prefix(root).unwrap_or(file).to_path_buf();
-    let wanted = Split::new(split);
-    let mut chosen: Vec<PathBuf> = files.iter().filter(|file| wanted.names(&relative(file))).cloned().collect();
-    let unnamed = || {
-        files.iter().all(|file| {
-            let file = relative(file);
-            ![Split::Train, Split::Validation, Split::Test].iter().any(|split| split.names(&file))
-        })
+/// The files of one split, as [`repository_data`] reads their names and the folder's card.
+fn chosen(
+    config: &DatasetConfig,
+    base: &Path,
+    files: Vec<PathBuf>,
+    card: Option<&str>,
+    split: &str,
+) -> Result<Vec<PathBuf>, DataError> {
+    let name = |file: &PathBuf| {
+        let parts: Vec<_> = file.strip_prefix(base).unwrap_or(file).iter().map(|part| part.to_string_lossy()).collect();
+        parts.join("/")
     };
-    if chosen.is_empty() && wanted == Split::Train && unnamed() {
-        chosen = files.clone();
-    }
-    if chosen.is_empty() {
-        let names: Vec<String> = files.iter().map(|file| relative(file).display().to_string()).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        return Err(DataError::NotFound {
-            path: root.to_path_buf(),
-            expected: format!("no file of the split `{split}` among {}", quoted(&names)),
-            help: "the split is looked for in file and folder names, as in train.jsonl or validation-00000.parquet; \
-                   otherwise give the file itself as `path`"
-                .to_owned(),
-        });
-    }
-    // The same records are often there in two formats: reading both would train on each twice.
-    let mut formats: Vec<Format> = chosen.iter().filter_map(|file| Format::of(file)).collect();
-    formats.dedup();
-    formats.sort();
-    formats.dedup();
-    if formats.len() > 1 {
-        let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
-        return Err(DataError::Config {
+    let names: Vec<String> = files.iter().map(name).collect();
+    let not_found = |expected: String, help: &str| DataError::NotFound {
+        path: root_of(config, base),
+        expected,
+        help: help.to_owned(),
+    };
+    match repository_data(&names, card, config.name.as_deref(), split) {
+        Ok(RepositoryData::Files(chosen)) => {
+            let place = |chosen: &String| names.iter().position(|name| name == chosen).map(|at| files[at].clone());
+            Ok(chosen.iter().filter_map(place).collect())
+        }
+        Ok(RepositoryData::Converted) => Err(not_found(
+            "the folder holds no data file".to_owned(),
+            "expected .jsonl, .ndjson, .json, .parquet or .csv, also .jsonl.gz and .jsonl.zst",
+        )),
+        Err(message) if message.contains("several formats") => Err(DataError::Config {
             path: config.path.clone(),
             message: format!(
-                "the split `{split}` is there in several formats ({}), which may be the same records twice; \
-                 give a pattern like `{}/*.jsonl` as `path`",
-                names.join(", "),
+                "{message}; give a pattern like `{}/*.jsonl` as `path`",
                 config.path.trim_end_matches('/')
             ),
-        });
+        }),
+        Err(message) => Err(not_found(
+            message,
+            "the split is looked for in the card's `configs` and in file and folder names, as in train.jsonl or \
+             validation-00000.parquet; otherwise give the file itself as `path`",
+        )),
     }
-    Ok(chosen)
+}
+
+fn root_of(config: &DatasetConfig, base: &Path) -> PathBuf {
+    if base.ends_with(&config.path) { base.to_path_buf() } else { base.join(&config.path) }
 }
 
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
@@ -146,55 +144,11 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Dat
             if depth > 1 {
                 walk(&path, depth - 1, files)?;
             }
-        } else if Format::of(&path).is_some() && !METADATA.contains(&name.as_str()) {
+        } else if is_data(&name) {
             files.push(path);
         }
     }
     Ok(())
-}
-
-/// A split and the words that stand for it in file names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Split {
-    Train,
-    Validation,
-    Test,
-    Other(String),
-}
-
-impl Split {
-    fn new(name: &str) -> Self {
-        match name.to_ascii_lowercase().as_str() {
-            "train" | "training" => Self::Train,
-            "validation" | "valid" | "val" | "dev" | "eval" => Self::Validation,
-            "test" | "testing" => Self::Test,
-            other => Self::Other(other.to_owned()),
-        }
-    }
-
-    fn words(&self) -> Vec<&str> {
-        match self {
-            Self::Train => vec!["train", "training"],
-            Self::Validation => vec!["validation", "valid", "val", "dev", "eval"],
-            Self::Test => vec!["test", "testing"],
-            Self::Other(word) => vec![word],
-        }
-    }
-
-    /// Whether a part of the path says this split, as a word of its own: `train-00000-of-00002.parquet` and
-    /// `train/a.jsonl` do, `training_wheels.jsonl` and `constraint.jsonl` say something else.
-    fn names(&self, relative: &Path) -> bool {
-        relative.iter().any(|part| {
-            let part = part.to_string_lossy().to_ascii_lowercase();
-            self.words().iter().any(|word| is_word_of(word, &part))
-        })
-    }
-}
-
-fn is_word_of(word: &str, name: &str) -> bool {
-    let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphabetic());
-    name.match_indices(word)
-        .any(|(at, _)| apart(name[..at].chars().next_back()) && apart(name[at + word.len()..].chars().next()))
 }
 
 #[cfg(test)]
@@ -210,7 +164,7 @@ mod tests {
     }
 
     fn found(folder: &Path, config: &DatasetConfig) -> Vec<String> {
-        find_files(config, folder)
+        find_files(config, config.split.as_deref(), folder)
             .unwrap()
             .iter()
             .map(|file| file.strip_prefix(folder).unwrap().display().to_string())
@@ -249,22 +203,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         touch(folder.path(), &["d/b.jsonl.gz", "d/a.jsonl"]);
         assert_eq!(found(folder.path(), &config("d", None)), ["d/a.jsonl", "d/b.jsonl.gz"]);
-        let error = find_files(&config("d", Some("test")), folder.path()).unwrap_err().to_string();
+        let error = find_files(&config("d", None), Some("test"), folder.path()).unwrap_err().to_string();
         assert!(error.contains("no file of the split `test` among `a.jsonl`, `b.jsonl.gz`"), "{error}");
         assert!(error.contains("give the file itself"), "{error}");
-    }
-
-    #[test]
-    fn words_stand_apart() {
-        for (name, yes) in [
-            ("train.jsonl", true),
-            ("my_train-2.jsonl", true),
-            ("train_sft-00000.parquet", true),
-            ("constraint.jsonl", false),
-            ("trainer.jsonl", false),
-        ] {
-            assert_eq!(is_word_of("train", name), yes, "{name}");
-        }
     }
 
     #[test]
@@ -278,7 +219,7 @@ mod tests {
             (config("d", None), "several formats (JSON Lines, Parquet)"),
             (config("one.jsonl", Some("test")), "leave `split` out"),
         ] {
-            let error = find_files(&config, folder.path()).unwrap_err().to_string();
+            let error = find_files(&config, config.split.as_deref(), folder.path()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(found(folder.path(), &config("one.jsonl", Some("train"))), ["one.jsonl"]);

@@ -20,6 +20,53 @@ pub(crate) fn matches(root: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether the whole of a path with `/` between its parts fits a pattern, without looking at any disk. As in
+/// [`matches`], `*` stays within one part and a part that is hidden has to be asked for.
+pub(crate) fn path_fits(pattern: &str, path: &str) -> bool {
+    let path: Vec<Vec<char>> = path.split('/').map(|part| part.chars().collect()).collect();
+    alternatives(pattern).iter().any(|pattern| {
+        let pattern: Vec<Vec<char>> =
+            pattern.trim_start_matches("./").split('/').map(|part| part.chars().collect()).collect();
+        parts_fit(&pattern, &path)
+    })
+}
+
+/// Matches from the front; with `**` as the only place to go back to, as in [`name_matches`].
+fn parts_fit(pattern: &[Vec<char>], path: &[Vec<char>]) -> bool {
+    let crosses = |part: &Vec<char>| part == &['*', '*'];
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < path.len() {
+        let hidden = path[n].first() == Some(&'.');
+        match pattern.get(p) {
+            // A last `**` stands for files, too.
+            Some(part) if crosses(part) => {
+                star = Some((p, n));
+                p += 1;
+                if p == pattern.len() {
+                    return path[n..].iter().all(|part| part.first() != Some(&'.'));
+                }
+                continue;
+            }
+            Some(part) if name_matches(part, &path[n]) && (!hidden || part.first() == Some(&'.')) => {
+                p += 1;
+                n += 1;
+                continue;
+            }
+            _ => {}
+        }
+        match star {
+            Some((at, from)) if path[from].first() != Some(&'.') => {
+                star = Some((at, from + 1));
+                p = at + 1;
+                n = from + 1;
+            }
+            _ => return false,
+        }
+    }
+    p == pattern.len()
+}
+
 fn descend(at: PathBuf, parts: &[Component<'_>], found: &mut Vec<PathBuf>) -> io::Result<()> {
     let Some((part, rest)) = parts.split_first() else {
         found.push(at);
@@ -172,6 +219,31 @@ mod tests {
         }
         // Quadratic, not exponential.
         assert!(!fits(&"*a".repeat(30), &"a".repeat(29)));
+    }
+
+    #[test]
+    fn whole_paths_fit_without_a_disk() {
+        for (pattern, path, yes) in [
+            ("*.csv", "a.csv", true),
+            ("*.csv", "x/a.csv", false),
+            ("**/*.csv", "a.csv", true),
+            ("**/*.csv", "x/y/a.csv", true),
+            ("data/**", "data/x/a.csv", true),
+            ("data/**", "data/a.csv", true),
+            ("data/**", "other/a.csv", false),
+            ("**", "x/a.csv", true),
+            ("**", ".git/a.csv", false),
+            ("**/a.csv", ".git/a.csv", false),
+            (".git/*", ".git/a.csv", true),
+            ("x/**/b/*.csv", "x/b/a.csv", true),
+            ("x/**/b/*.csv", "x/b/c/b/a.csv", true),
+            ("x/**/b/*.csv", "x/b/c/d/a.csv", false),
+            ("./a.csv", "a.csv", true),
+            ("{a,b}/*-[0-9].csv", "b/x-7.csv", true),
+            ("data/train-*", "data/train-00000-of-00001.parquet", true),
+        ] {
+            assert_eq!(path_fits(pattern, path), yes, "{pattern} {path}");
+        }
     }
 
     #[test]

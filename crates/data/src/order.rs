@@ -15,6 +15,10 @@ pub(crate) enum Purpose {
     Examples,
     /// The order of packed rows.
     Rows,
+    /// The order of a stream's files.
+    Files,
+    /// The order of the examples of one block of a stream.
+    Block,
 }
 
 impl Purpose {
@@ -23,6 +27,8 @@ impl Purpose {
             Self::Sample => "sample",
             Self::Examples => "examples",
             Self::Rows => "rows",
+            Self::Files => "files",
+            Self::Block => "block",
         }
     }
 }

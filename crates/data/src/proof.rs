@@ -5,10 +5,12 @@
 
 mod check;
 mod checks;
+mod held_out;
 mod statistics;
 mod view;
 
 pub use check::Check;
 pub use checks::{Finding, Proof, ProofConfig, ProofInput, prove};
+pub use held_out::HeldOut;
 pub use statistics::{Bar, Duplicates, Fill, Lengths, SetStatistics, fill};
 pub use view::{RecordView, TokenView, ViewedExample, view};

@@ -1,7 +1,6 @@
 //! A part of the records held out for validation.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,7 +8,9 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::example::Example;
+use crate::error::DataError;
+use crate::examples::Examples;
+use crate::record::RecordSource;
 
 /// How much is held out: `0.1` is a tenth of the records, `50` is fifty of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,62 +26,72 @@ pub enum ValSize {
 /// Which side a record is on depends on its tokens and the seed alone, so equal records are never on both
 /// sides, nor are the several examples of one record, and new records do not move old ones far. Where records
 /// repeat, the number held out may be a little off; at least one record stays to train on.
-pub fn split_validation(examples: Vec<Example>, val_size: ValSize, seed: u64) -> (Vec<Example>, Vec<Example>) {
-    let records = records(&examples);
+///
+/// # Errors
+/// A file of examples that cannot be read.
+pub fn split_validation(examples: Examples, val_size: ValSize, seed: u64) -> Result<(Examples, Examples), DataError> {
+    let mut records = records(&examples, seed)?;
     let wanted = match val_size {
         ValSize::Fraction(share) => ((share * records.len() as f64).round() as usize).max(1),
         ValSize::Count(count) => count,
     };
-    let mut groups: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
-    for (index, record) in records.iter().enumerate() {
-        groups.entry(content_hash(&examples, record, seed)).or_default().push(index);
-    }
-    let mut groups: Vec<([u8; 32], Vec<usize>)> = groups.into_iter().collect();
-    groups.sort();
+    records.sort_unstable();
+    let groups: Vec<&[HashedRecord]> = records.chunk_by(|a, b| a.hash == b.hash).collect();
     let mut held_out = vec![false; examples.len()];
     let mut count = 0;
-    let most = groups.len().saturating_sub(1);
-    for (_, group) in groups.iter().take(most) {
+    for group in groups.iter().take(groups.len().saturating_sub(1)) {
         // A group that would overshoot by more than stopping here would fall short is left.
         if count >= wanted || (count + group.len()).saturating_sub(wanted) > wanted - count {
             continue;
         }
         count += group.len();
-        for example in group.iter().flat_map(|record| &records[*record]) {
-            held_out[*example] = true;
+        for record in *group {
+            held_out[record.first..record.end].fill(true);
         }
     }
-    let mut held_out = held_out.into_iter();
-    let (validation, training) = examples.into_iter().partition(|_| held_out.next().unwrap_or_default());
-    (training, validation)
+    Ok(examples.divide(&held_out))
 }
 
-/// The examples of each record.
-fn records(examples: &[Example]) -> Vec<Vec<usize>> {
-    let mut records: Vec<Vec<usize>> = Vec::new();
-    let mut known = HashMap::new();
+/// A record by its tokens, and which examples are its.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct HashedRecord {
+    hash: u128,
+    first: usize,
+    end: usize,
+}
+
+/// The records in the order of the examples; several examples of one follow one another.
+fn records(examples: &Examples, seed: u64) -> Result<Vec<HashedRecord>, DataError> {
+    let mut records = Vec::new();
+    let mut current: Option<(u32, RecordSource, Sha256)> = None;
+    let mut first = 0;
+    let mut end_of = |hash: Sha256, first, end| {
+        // Half of the hash keeps as many records apart as anyone has.
+        let hash = hash.finalize().first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
+        records.push(HashedRecord { hash, first, end });
+    };
     for (index, example) in examples.iter().enumerate() {
-        let place = *known.entry((example.dataset, &example.source)).or_insert_with(|| {
-            records.push(Vec::new());
-            records.len() - 1
-        });
-        records[place].push(index);
-    }
-    records
-}
-
-fn content_hash(examples: &[Example], record: &[usize], seed: u64) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update("rankine validation\0");
-    hash.update(seed.to_le_bytes());
-    for example in record {
-        let ids = &examples[*example].input_ids;
-        hash.update((ids.len() as u64).to_le_bytes());
-        for id in ids {
-            hash.update(id.to_le_bytes());
+        let example = example?;
+        let same =
+            matches!(&current, Some((dataset, source, _)) if *dataset == example.dataset && *source == example.source);
+        if !same {
+            let mut hash = Sha256::new();
+            hash.update("rankine validation\0");
+            hash.update(seed.to_le_bytes());
+            if let Some((.., hash)) = current.replace((example.dataset, example.source.clone(), hash)) {
+                end_of(hash, first, index);
+            }
+            first = index;
+        }
+        if let Some((.., hash)) = &mut current {
+            hash.update((example.input_ids.len() as u64).to_le_bytes());
+            example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
         }
     }
-    hash.finalize().into()
+    if let Some((.., hash)) = current {
+        end_of(hash, first, examples.len());
+    }
+    Ok(records)
 }
 
 impl Serialize for ValSize {
@@ -149,7 +160,7 @@ impl JsonSchema for ValSize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::RecordSource;
+    use crate::example::Example;
 
     fn examples(count: u32) -> Vec<Example> {
         (0..count)
@@ -167,30 +178,35 @@ mod tests {
             .collect()
     }
 
+    fn split(examples: Vec<Example>, val_size: ValSize, seed: u64) -> (Vec<Example>, Vec<Example>) {
+        let (train, validation) = split_validation(examples.into(), val_size, seed).unwrap();
+        (train.into_memory().unwrap(), validation.into_memory().unwrap())
+    }
+
     #[test]
     fn the_split_is_that_of_the_seed_and_equal_records_stay_together() {
-        let (train, validation) = split_validation(examples(300), ValSize::Fraction(0.1), 7);
+        let (train, validation) = split(examples(300), ValSize::Fraction(0.1), 7);
         assert_eq!(train.len() + validation.len(), 300);
         assert!((29..=31).contains(&validation.len()), "{}", validation.len());
         assert!(train.iter().all(|a| validation.iter().all(|b| a.input_ids != b.input_ids)));
         assert!(train.windows(2).all(|pair| pair[0].source.line < pair[1].source.line));
-        assert_eq!(split_validation(examples(300), ValSize::Fraction(0.1), 7), (train, validation.clone()));
-        assert_ne!(split_validation(examples(300), ValSize::Fraction(0.1), 8).1, validation);
+        assert_eq!(split(examples(300), ValSize::Fraction(0.1), 7), (train, validation.clone()));
+        assert_ne!(split(examples(300), ValSize::Fraction(0.1), 8).1, validation);
         let mut reversed = examples(300);
         reversed.reverse();
-        let mut other = split_validation(reversed, ValSize::Fraction(0.1), 7).1;
+        let mut other = split(reversed, ValSize::Fraction(0.1), 7).1;
         other.reverse();
         assert_eq!(other, validation, "the order of the data does not matter");
     }
 
     #[test]
     fn counts_are_kept_and_something_is_left() {
-        assert_eq!(split_validation(examples(2), ValSize::Count(1), 0).1.len(), 1);
-        assert_eq!(split_validation(examples(90), ValSize::Count(0), 0).1.len(), 0);
-        let held_out = split_validation(examples(90), ValSize::Count(10), 0).1.len();
+        assert_eq!(split(examples(2), ValSize::Count(1), 0).1.len(), 1);
+        assert_eq!(split(examples(90), ValSize::Count(0), 0).1.len(), 0);
+        let held_out = split(examples(90), ValSize::Count(10), 0).1.len();
         assert!((9..=11).contains(&held_out), "{held_out}");
-        assert!(!split_validation(examples(3), ValSize::Count(100), 0).0.is_empty());
-        assert_eq!(split_validation(examples(1), ValSize::Fraction(0.9), 0).0.len(), 1);
+        assert!(!split(examples(3), ValSize::Count(100), 0).0.is_empty());
+        assert_eq!(split(examples(1), ValSize::Fraction(0.9), 0).0.len(), 1);
     }
 
     #[test]
@@ -199,7 +215,7 @@ mod tests {
         for example in &mut list {
             example.source.line = example.source.line.div_ceil(2);
         }
-        let (train, validation) = split_validation(list, ValSize::Fraction(0.3), 3);
+        let (train, validation) = split(list, ValSize::Fraction(0.3), 3);
         assert!(!validation.is_empty());
         assert!(train.iter().all(|a| validation.iter().all(|b| a.source != b.source)));
     }

@@ -38,7 +38,7 @@ pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
 pub use portable::PortableFault;
-pub use target::{ExportConfig, ExportDtype, Form, Quantize, Target, UnusedSetting, Weights};
+pub use target::{ExportConfig, ExportDtype, Form, GgufQuantize, Target, UnusedSetting, Weights};
 
 use card::Card;
 use check::{Finding, Level};

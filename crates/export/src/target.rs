@@ -128,14 +128,14 @@ impl From<StoredDtype> for ExportDtype {
 /// Blocks of small integers with a scale each, in place of a merged model's floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Quantize {
+pub enum GgufQuantize {
     /// 8 bits and a scale for 32 values.
     Q8_0,
     /// 4 bits and a scale for 32 values; the head has 8.
     Q4_0,
 }
 
-impl FromStr for Quantize {
+impl FromStr for GgufQuantize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -178,7 +178,7 @@ pub struct ExportConfig {
     /// Type of a merged model's weights; each tensor keeps the base's where absent.
     pub dtype: Option<ExportDtype>,
     /// `gguf` and `ollama`: integers in place of the merged model's floats.
-    pub quantize: Option<Quantize>,
+    pub quantize: Option<GgufQuantize>,
     /// Largest file of a merged model's weights, in bytes.
     pub max_shard_bytes: u64,
     /// `peft`: one rank and one scale for every module, for readers that know no more.
@@ -293,7 +293,7 @@ mod tests {
         let unused = |config: ExportConfig| config.unused().iter().map(|unused| unused.setting).collect::<Vec<_>>();
         let all = |target| ExportConfig {
             dtype: Some(ExportDtype::F16),
-            quantize: Some(Quantize::Q8_0),
+            quantize: Some(GgufQuantize::Q8_0),
             portable: true,
             weights: Weights::Adapter,
             handler: true,

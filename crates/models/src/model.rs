@@ -13,7 +13,7 @@ use rankine_nn::embedding::Embedding;
 use rankine_nn::linear::{Linear, LinearWeight, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Projection, QuantFormat, QuantWeight};
+use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Keep, Projection, QuantFormat, QuantWeight};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -161,6 +161,7 @@ impl Model {
                     head_dim: config.head_dim,
                 },
                 mlp: Mlp { gate_proj: next(), up_proj: next(), down_proj: next() },
+                keep: Keep::default(),
             });
         }
         let norm = RmsNorm { weight: Parameter::Frozen(build.vector("model.norm.weight", d)), eps };
@@ -285,6 +286,15 @@ impl Model {
                 LinearWeight::Quantised(_) => FrozenProduct::default(),
             };
         });
+    }
+
+    /// Has layer `index` keep its inputs alone for the backward pass where `again(index)` says so. The last layer's
+    /// backward pass comes right after its forward pass, and nothing would be saved.
+    pub fn set_gradient_checkpointing(&mut self, again: impl Fn(usize) -> bool) {
+        let last = self.model.layers.len().saturating_sub(1);
+        for (index, layer) in self.model.layers.iter_mut().enumerate() {
+            layer.keep = if index < last && again(index) { Keep::Input } else { Keep::Intermediates };
+        }
     }
 
     /// An empty cache for one sequence.

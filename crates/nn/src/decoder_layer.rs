@@ -1,7 +1,7 @@
 //! One layer of a pre-norm decoder: attention and a gated feed-forward, each added to the residual stream.
 
 use burn::tensor::Tensor;
-use rankine_ops::{self as ops, Angles, Attended, Projection};
+use rankine_ops::{self as ops, Angles, Attended, Keep, Projection};
 
 use crate::cache::LayerCache;
 use crate::linear::Linear;
@@ -19,6 +19,8 @@ pub struct DecoderLayer {
     pub post_attention_layernorm: RmsNorm,
     /// The feed-forward.
     pub mlp: Mlp,
+    /// What each half keeps for its backward pass.
+    pub keep: Keep,
 }
 
 /// Grouped-query attention with rotary positions.
@@ -62,8 +64,8 @@ impl DecoderLayer {
         cache: Option<&mut LayerCache>,
         pass: &mut Pass,
     ) -> Tensor<2> {
-        let x = self.self_attn.forward(x, &self.input_layernorm, angles, attended, cache, pass);
-        self.mlp.forward(x, &self.post_attention_layernorm, pass)
+        let x = self.self_attn.forward(x, &self.input_layernorm, angles, attended, cache, self.keep, pass);
+        self.mlp.forward(x, &self.post_attention_layernorm, self.keep, pass)
     }
 }
 
@@ -72,6 +74,7 @@ impl Attention {
     ///
     /// # Shapes
     /// `x` [b * t, d]; returns the same.
+    #[expect(clippy::too_many_arguments, reason = "one node of the graph")]
     pub fn forward(
         &self,
         x: Tensor<2>,
@@ -79,12 +82,13 @@ impl Attention {
         angles: &Angles,
         attended: &Attended,
         cache: Option<&mut LayerCache>,
+        keep: Keep,
         pass: &mut Pass,
     ) -> Tensor<2> {
         let o_proj = self.o_proj.projection(pass);
         let y = match (self.side_by_side(pass), cache) {
             (Some([q, k, v]), None) if let Some(o) = o_proj.clone() => {
-                return ops::attention_layer(x, &norm.operand(pass), &[q, k, v, o], angles, attended);
+                return ops::attention_layer(x, &norm.operand(pass), &[q, k, v, o], angles, attended, keep);
             }
             (Some(layers), Some(cache)) => {
                 let qkv = ops::linears(x.clone(), Some(&norm.operand(pass)), &layers, None); // [b * t, (h + 2 k) * e]
@@ -147,10 +151,10 @@ impl Mlp {
     ///
     /// # Shapes
     /// `x` [n, d]; returns the same.
-    pub fn forward(&self, x: Tensor<2>, norm: &RmsNorm, pass: &mut Pass) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, norm: &RmsNorm, keep: Keep, pass: &mut Pass) -> Tensor<2> {
         let layers = (self.gate_proj.projection(pass), self.up_proj.projection(pass), self.down_proj.projection(pass));
         if let (Some(gate), Some(up), Some(down)) = layers {
-            return ops::mlp(x, &norm.operand(pass), &gate, &up, &down);
+            return ops::mlp(x, &norm.operand(pass), [&gate, &up, &down], keep);
         }
         let h = norm.forward(x.clone(), pass);
         let gate = self.gate_proj.forward(h.clone(), pass);

@@ -15,4 +15,5 @@ pub use frozen::FrozenProduct;
 pub(crate) use graph::FusedOps;
 pub(crate) use head::Head;
 pub(crate) use host::Host;
+pub use spec::Keep;
 pub(crate) use spec::{AttentionSpec, FrozenLayer, FrozenNorm, HeldWeight, LinearsSpec, MlpSpec};

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::composed;
 use crate::cpu::{
-    AttentionSpec, FrozenLayer, FrozenNorm, FrozenProduct, FusedOps, HeldWeight, Host, LinearsSpec, MlpSpec,
+    AttentionSpec, FrozenLayer, FrozenNorm, FrozenProduct, FusedOps, HeldWeight, Host, Keep, LinearsSpec, MlpSpec,
 };
 use crate::kernel::{InstructionSet, QuantWeight};
 use crate::layout::{Angles, Attended};
@@ -115,6 +115,7 @@ pub fn attention_layer(
     layers: &[Projection; 4],
     angles: &Angles,
     attended: &Attended,
+    keep: Keep,
 ) -> Tensor<2> {
     if !on_cpu([x.dtype()], &x) {
         return composed::attention_layer(x, norm, layers, angles, attended);
@@ -131,6 +132,7 @@ pub fn attention_layer(
         layers: layers.each_ref().map(Projection::on_host),
         angles: angles.clone(),
         attended: attended.clone(),
+        keep,
         set: InstructionSet::current(),
     };
     let absent = Tensor::zeros([0, 0], &x.device().inner());
@@ -142,9 +144,9 @@ pub fn attention_layer(
 /// `y = x + down(silu(gate(h)) * up(h))` with `h = norm(x)`, each layer with its low-rank update.
 ///
 /// # Shapes
-/// `x` [n, d]; returns the same.
-pub fn mlp(x: Tensor<2>, norm: &Norm, gate: &Projection, up: &Projection, down: &Projection) -> Tensor<2> {
-    let layers = [gate, up, down];
+/// `x` [n, d]; `layers` gate and up [f, d], down [d, f]; returns [n, d].
+pub fn mlp(x: Tensor<2>, norm: &Norm, layers: [&Projection; 3], keep: Keep) -> Tensor<2> {
+    let [gate, up, down] = layers;
     if !on_cpu([x.dtype()], &x) {
         return composed::mlp(x, norm, gate, up, down);
     }
@@ -154,7 +156,7 @@ pub fn mlp(x: Tensor<2>, norm: &Norm, gate: &Projection, up: &Projection, down: 
         return linears(swiglu(one(gate), one(up)), None, std::slice::from_ref(down), Some(x));
     }
     let spec =
-        MlpSpec { norm: norm.on_host(), layers: layers.map(Projection::on_host), set: InstructionSet::current() };
+        MlpSpec { norm: norm.on_host(), layers: layers.map(Projection::on_host), keep, set: InstructionSet::current() };
     let absent = Tensor::zeros([0, 0], &x.device().inner());
     let [a_1, b_1, a_2, b_2, a_3, b_3] = updates(&layers.map(Projection::clone), &absent);
     Tensor::from_dispatch(Dispatch::mlp(x.into_dispatch(), a_1, b_1, a_2, b_2, a_3, b_3, spec))

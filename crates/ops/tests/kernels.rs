@@ -4,8 +4,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rankine_ops::{
-    self as ops, Angles, Attended, Compute, FrozenProduct, InstructionSet, LowRank, Norm, Projection, QuantFormat,
-    QuantWeight, Weight, composed,
+    self as ops, Angles, Attended, Compute, FrozenProduct, InstructionSet, Keep, LowRank, Norm, Projection,
+    QuantFormat, QuantWeight, Weight, composed,
 };
 
 /// Relative to the largest value of the tensor, and at least to 1, the size of the inputs: some gradients are 0.
@@ -231,7 +231,7 @@ fn mlp() {
             &leaves,
             &|x| {
                 let [gate, up, down] = layers(&x);
-                ops::mlp(x[0].clone(), &norm, &gate, &up, &down)
+                ops::mlp(x[0].clone(), &norm, [&gate, &up, &down], Keep::Intermediates)
             },
             &|x| {
                 let [gate, up, down] = layers(&x);
@@ -245,7 +245,7 @@ fn mlp() {
             DEEP,
             &format!("mlp {n} x {d} x {f}, frozen"),
             &leaves[..1],
-            &|x| ops::mlp(x[0].clone(), &norm, gate, up, down),
+            &|x| ops::mlp(x[0].clone(), &norm, [gate, up, down], Keep::Intermediates),
             &|x| composed::mlp(x[0].clone(), &norm, gate, up, down),
         );
     }
@@ -293,9 +293,12 @@ fn attention_layer() {
             DEEP,
             &format!("attention layer, {tokens} tokens, {h} heads, {k} shared, size {e}, window {window:?}"),
             &leaves,
-            &|x| ops::attention_layer(x[0].clone(), &norm, &layers(&x), &angles, &attended),
+            &|x| ops::attention_layer(x[0].clone(), &norm, &layers(&x), &angles, &attended, Keep::Intermediates),
             &|x| composed::attention_layer(x[0].clone(), &norm, &layers(&x), &angles, &attended),
         );
+        let with =
+            |keep| run(&leaves, &|x| ops::attention_layer(x[0].clone(), &norm, &layers(&x), &angles, &attended, keep));
+        assert!(with(Keep::Input) == with(Keep::Intermediates), "{tokens} tokens, computed again");
     }
 }
 
@@ -516,12 +519,12 @@ fn gradients_are_finite_differences() {
     let attention: Body<'_> = &|x| {
         let layers =
             [0, 1, 2, 3].map(|i| projection(&attention_weights[i], None, Some((&x[1 + 2 * i], &x[2 + 2 * i], 0.5))));
-        ops::attention_layer(x[0].clone(), &norm, &layers, &angles, &attended)
+        ops::attention_layer(x[0].clone(), &norm, &layers, &angles, &attended, Keep::Intermediates)
     };
     let mlp: Body<'_> = &|x| {
         let [gate, up, down] =
             [0, 1, 2].map(|i| projection(&mlp_weights[i], None, Some((&x[1 + 2 * i], &x[2 + 2 * i], 0.5))));
-        ops::mlp(x[0].clone(), &norm, &gate, &up, &down)
+        ops::mlp(x[0].clone(), &norm, [&gate, &up, &down], Keep::Intermediates)
     };
     let updates = |weights: &[Tensor<2>]| -> Vec<Tensor<2>> {
         let factors = weights.iter().enumerate().flat_map(|(i, weight)| {
@@ -573,15 +576,21 @@ fn bits_do_not_depend_on_threads() {
         .collect();
     let leaves = [leaf([tokens, d], 8), leaf([4, d], 9), leaf([h * e, 4], 10)];
     for compute in [Compute::F32, Compute::Int16, Compute::Int8] {
-        let step = || {
+        let step = |keep: Keep| {
             let product = |index: usize| FrozenProduct::new(&weights[index], compute);
             let layer =
                 |index: usize| Projection { product: product(index), ..projection(&weights[index], None, None) };
             let update = Some((&leaves[1], &leaves[2], 0.5));
             let q = Projection { product: product(0), ..projection(&weights[0], None, update) };
-            let x =
-                ops::attention_layer(leaves[0].clone(), &norm, &[q, layer(1), layer(2), layer(3)], &angles, &attended);
-            let x = ops::mlp(x, &norm, &layer(4), &layer(5), &layer(6));
+            let x = ops::attention_layer(
+                leaves[0].clone(),
+                &norm,
+                &[q, layer(1), layer(2), layer(3)],
+                &angles,
+                &attended,
+                keep,
+            );
+            let x = ops::mlp(x, &norm, [&layer(4), &layer(5), &layer(6)], keep);
             let targets: Vec<i64> = (0..tokens as i64).collect();
             let loss = ops::head_loss(x, &weights[7], &targets, &product(7));
             let gradients = loss.objective.backward();
@@ -591,11 +600,12 @@ fn bits_do_not_depend_on_threads() {
             }
             bits
         };
-        let expected = step();
+        let expected = step(Keep::Intermediates);
+        assert!(expected == step(Keep::Input), "{compute:?}: computed again");
         for threads in [1, 2, 3, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for _ in 0..2 {
-                assert!(pool.install(step) == expected, "{compute:?} on {threads} threads");
+                assert!(pool.install(|| step(Keep::Intermediates)) == expected, "{compute:?} on {threads} threads");
             }
         }
     }

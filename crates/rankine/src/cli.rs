@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use rankine_export::{Quantize, Target, Weights};
+use rankine_export::{GgufQuantize, Target, Weights};
 
 use crate::recipe::{BaseCompute, Dtype, Quantize};
 
@@ -345,7 +345,7 @@ pub struct ExportArgs {
     pub dtype: Dtype,
     /// gguf and ollama: q8_0 or q4_0, integers in place of the merged model's floats.
     #[arg(long, value_name = "BITS")]
-    pub quantize: Option<Quantize>,
+    pub quantize: Option<GgufQuantize>,
     /// peft: one rank and one scale for every module, for readers that know no more.
     #[arg(long)]
     pub portable: bool,

@@ -7,11 +7,13 @@ mod adapter;
 mod data;
 pub mod defaults;
 mod device;
+mod memory;
 mod model;
 mod output;
 mod prepare;
 mod print;
 mod proof;
+mod stream;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ pub use output::{ExportPlan, OutputPlan};
 pub use prepare::{DatasetForecast, Forecast, Prepared};
 pub(crate) use prepare::{data_failure, is_chat};
 pub(crate) use proof::refuse;
-pub use training::{TrainingPlan, Warmup};
+pub use training::{GradientCheckpointing, TrainingPlan, Warmup};
 
 use crate::fault::{BadInput, Failure, Fault};
 use crate::recipe::RecipeFile;
@@ -60,8 +62,8 @@ impl Plan {
     /// not there, all at once. Where only the connection or the disk is at fault, it is no bad input.
     pub(crate) fn resolve(file: &RecipeFile, repositories: &Repositories) -> Result<Self, Failure> {
         let mut decider = Decider { file, repositories, faults: Vec::new(), outside: 0 };
-        let training = training::decide(&mut decider);
         let device = device::decide(&mut decider);
+        let training = training::decide(&mut decider, device);
         let sources = data::find(&mut decider);
         let described = model::describe(&mut decider);
         let config = described.as_ref().and_then(|described| described.config.as_ref());

@@ -13,7 +13,7 @@ mod yaml;
 
 use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
-use rankine_export::{Quantize, Target, Weights};
+use rankine_export::{GgufQuantize, Target, Weights};
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::{Compute, QuantFormat};
 use rankine_train::config::{LrScheduler, OptimizerKind};
@@ -87,6 +87,16 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = defaults::SHUFFLE))]
     pub shuffle: Option<bool>,
+    /// Train while the data is read, without a pass over it first; needs `max_steps`. Records are shuffled,
+    /// packed and checked within blocks of `shuffle_buffer`, so that what a check refuses is only found when its turn
+    /// comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = defaults::STREAMING))]
+    pub streaming: Option<bool>,
+    /// Records of a stream that are in memory, shuffled and packed together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("default" = defaults::SHUFFLE_BUFFER))]
+    pub shuffle_buffer: Option<usize>,
 
     /// How often each record is seen; may be a fraction.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +170,12 @@ pub struct Recipe {
     /// Embeddings, norms and the head stay as they are. On the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantize>,
+    /// Compute activations again in the backward pass instead of keeping them: `none`, `block` (every decoder layer but
+    /// the last), `auto` (`block` where the memory that is free would not do) or `every N` (one layer of each N). The
+    /// numbers stay the same to the bit. On the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "none"))]
+    pub gradient_checkpointing: Option<String>,
     /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
     /// first GPU that this build was made for, else the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,7 +237,7 @@ pub struct ExportConfig {
     pub out: Option<String>,
     /// `gguf` and `ollama`: integers of that many bits in place of the merged model's floats.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quantize: Option<Quantize>,
+    pub quantize: Option<GgufQuantize>,
     /// `peft`: one rank and one scale for every module, for readers that know no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]

@@ -3,17 +3,15 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use rankine_data::{CONVERTED_REVISION, DatasetConfig, RepositoryData};
 use rankine_hub::{
-    DEFAULT_REVISION, Hub, HubError, Kind, ModelPart, Reference, Repository, Tree, dataset_files, has_data, model_files,
+    DEFAULT_REVISION, Hub, HubError, Kind, ModelPart, Reference, Repository, Tree, dataset_files, model_files,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Environment;
 use crate::fault::{Failure, Fault};
 use crate::terminal::transfer::Transfer;
-
-/// Where Parquet copies of a dataset in another format are.
-const PARQUET: &str = "refs/convert/parquet";
 
 /// The repositories of a command.
 pub(crate) struct Repositories {
@@ -52,6 +50,13 @@ pub(crate) struct Found {
 pub(crate) enum FindError {
     /// What the hub says.
     Hub(HubError),
+    /// The dataset has no such config or split.
+    NoSuchPart {
+        /// Which.
+        repository: Repository,
+        /// What there is instead.
+        what: String,
+    },
     /// The lock knows no such repository.
     NotLocked {
         /// Which.
@@ -94,17 +99,39 @@ impl Repositories {
         self.find(reference, revision, Kind::Model, roots, |tree| Ok((None, model_files(tree, part)?)))
     }
 
-    /// The folder of a dataset: every data file of its revision, else the Parquet copies that the Hub makes.
-    pub(crate) fn dataset(&self, reference: &str, roots: &[PathBuf]) -> Result<Found, FindError> {
-        self.find(reference, None, Kind::Dataset, roots, |tree| {
-            let files = dataset_files(tree);
-            if has_data(&files) || tree.revision != DEFAULT_REVISION {
-                return Ok((None, files));
+    /// The folder of a dataset: the files of its config and split at its revision, as its card or their names say,
+    /// else those of the Parquet copies that the Hub makes.
+    pub(crate) fn dataset(&self, dataset: &DatasetConfig, roots: &[PathBuf]) -> Result<Found, FindError> {
+        const CARD: &str = "README.md";
+        self.find(&dataset.path, None, Kind::Dataset, roots, |tree| {
+            let card = match tree.files.contains_key(CARD) {
+                false => None,
+                true => {
+                    let folder = self.fetch(tree, &[CARD.to_owned()])?;
+                    std::fs::read_to_string(folder.join(CARD)).ok()
+                }
+            };
+            let chosen = |tree: &Tree, card: Option<&str>| {
+                let names: Vec<String> = tree.files.keys().cloned().collect();
+                dataset
+                    .repository_files(&names, card)
+                    .map_err(|what| FindError::NoSuchPart { repository: tree.repository.clone(), what })
+            };
+            match chosen(tree, card.as_deref())? {
+                RepositoryData::Files(mut files) => {
+                    files.extend(card.map(|_| CARD.to_owned()));
+                    Ok((None, files))
+                }
+                RepositoryData::Converted if tree.revision != DEFAULT_REVISION => Ok((None, dataset_files(tree))),
+                RepositoryData::Converted => {
+                    let copies = Transfer::new(&tree.repository.name, self.quiet)
+                        .run(|telling| self.hub.tree(&tree.repository, CONVERTED_REVISION, telling))?;
+                    match chosen(&copies, None)? {
+                        RepositoryData::Files(files) => Ok((Some(copies), files)),
+                        RepositoryData::Converted => Ok((Some(copies), Vec::new())),
+                    }
+                }
             }
-            let copies = Transfer::new(&tree.repository.name, self.quiet)
-                .run(|telling| self.hub.tree(&tree.repository, PARQUET, telling))?;
-            let files = dataset_files(&copies);
-            Ok((Some(copies), files))
         })
     }
 
@@ -124,7 +151,7 @@ impl Repositories {
         revision: Option<&str>,
         kind: Kind,
         roots: &[PathBuf],
-        choose: impl Fn(&Tree) -> Result<(Option<Tree>, Vec<String>), HubError>,
+        choose: impl Fn(&Tree) -> Result<(Option<Tree>, Vec<String>), FindError>,
     ) -> Result<Found, FindError> {
         let (repository, revision, looked_at) = match Reference::parse(reference, revision, kind, roots)? {
             Reference::Folder(folder) => return Ok(Found { folder, repository: None }),
@@ -172,6 +199,7 @@ impl FindError {
     pub(crate) fn what(&self) -> String {
         match self {
             Self::Hub(error) => error.to_string(),
+            Self::NoSuchPart { repository, what } => format!("{repository}: {what}"),
             Self::NotLocked { repository, revision } => {
                 format!("rankine.lock has no {repository} at revision `{revision}`")
             }
@@ -182,6 +210,9 @@ impl FindError {
     pub(crate) fn help(&self) -> String {
         match self {
             Self::Hub(error) => error.help(),
+            Self::NoSuchPart { .. } => {
+                "`name` chooses a config of the dataset's card and `split` one of its splits".to_owned()
+            }
             Self::NotLocked { .. } => "run once without `--locked`, which writes the lock anew".to_owned(),
         }
     }

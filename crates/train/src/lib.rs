@@ -7,6 +7,7 @@ pub mod config;
 pub mod evaluate;
 pub mod event;
 pub mod gradients;
+pub mod memory;
 mod metrics;
 pub mod objective;
 pub mod optimizer;

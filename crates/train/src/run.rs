@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use rankine_data::{Example, GlobalBatch, Loader, TextTokenizer};
+use rankine_data::{DataError, Example, GlobalBatch, Loader, TextTokenizer};
 use rankine_models::generate::{GenerateConfig, GenerateError, generate};
 use rankine_models::model::Model;
 use rankine_models::sampling::Sampling;
@@ -197,6 +197,9 @@ impl Run<'_, '_> {
         while self.state.step < total {
             let started = Instant::now();
             let batch = self.data.loader.next();
+            if let Some(fault) = self.data.loader.take_fault() {
+                return Err(TrainError::Data(fault));
+            }
             let Some(result) = self.step(&batch, interrupt)? else {
                 end = End::Interrupted;
                 break;
@@ -486,6 +489,9 @@ pub enum TrainError {
         /// The newest one.
         checkpoint: String,
     },
+    /// Data that is read while it is trained on and cannot be.
+    #[error(transparent)]
+    Data(DataError),
     /// The folder holds another run.
     #[error(
         "{}: this checkpoint belongs to another run:\n  {differs}\n  \

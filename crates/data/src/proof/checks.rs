@@ -1,12 +1,14 @@
 //! What each check looks at, and what all of them found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde::{Serialize, Serializer};
 
 use super::Check;
-use crate::error::{Fault, Faults};
+use super::held_out::{HeldOut, Leaks};
+use crate::error::{DataError, Fault, Faults};
 use crate::example::{Example, IGNORED, TrainOn};
+use crate::examples::Examples;
 use crate::record::RecordSource;
 use crate::remark::{Remark, RemarkKind};
 use crate::tokenizer::TextTokenizer;
@@ -15,9 +17,11 @@ use crate::tokenizer::TextTokenizer;
 #[derive(Debug, Clone, Copy)]
 pub struct ProofInput<'a> {
     /// Trained on.
-    pub train: &'a [Example],
+    pub train: &'a Examples,
     /// Held out.
-    pub validation: &'a [Example],
+    pub validation: &'a Examples,
+    /// The same once more, or what was held out elsewhere, by its tokens.
+    pub held_out: &'a HeldOut,
     /// Of both.
     pub remarks: &'a [Remark],
     /// Records that were read, for both.
@@ -103,9 +107,13 @@ impl Proof {
 }
 
 /// Runs every check, whatever the others find.
-pub fn prove(input: &ProofInput<'_>, config: &ProofConfig) -> Proof {
+///
+/// # Errors
+/// A file of examples that cannot be read.
+pub fn prove(input: &ProofInput<'_>, config: &ProofConfig) -> Result<Proof, DataError> {
+    let seen = Seen::of(input)?;
     let findings = Check::ALL.into_iter().map(|check| {
-        let faults = look(check, input, config);
+        let faults = look(check, &seen, input, config);
         let share = faults.len() as f64 / input.records.max(1) as f64;
         let failed = match check {
             Check::AnswersTruncated => share > config.max_truncated_share,
@@ -127,11 +135,10 @@ pub fn prove(input: &ProofInput<'_>, config: &ProofConfig) -> Proof {
             help,
         }
     });
-    Proof { findings: findings.collect() }
+    Ok(Proof { findings: findings.collect() })
 }
 
-fn look(check: Check, input: &ProofInput<'_>, config: &ProofConfig) -> Faults {
-    let examples = || input.train.iter().chain(input.validation);
+fn look(check: Check, seen: &Seen, input: &ProofInput<'_>, config: &ProofConfig) -> Faults {
     match check {
         Check::NothingTrained => remarked(input, |kind| {
             matches!(kind, RemarkKind::NothingTrained).then(|| match config.train_on {
@@ -143,27 +150,8 @@ fn look(check: Check, input: &ProofInput<'_>, config: &ProofConfig) -> Faults {
             matches!(kind, RemarkKind::EverythingTrained)
                 .then(|| "nothing before the first trained token: the prompt is empty or trained on".to_owned())
         }),
-        Check::StopNotTrained => {
-            let cut: HashSet<&RecordSource> =
-                input.remarks.iter().filter(|r| is_cut(&r.kind)).map(|r| &r.source).collect();
-            let whole = examples().filter(|example| !cut.contains(&example.source));
-            found(whole, |example| {
-                let last = example.labels.iter().rposition(|label| *label != IGNORED)?;
-                (!ends_an_answer(example, input.tokenizer)).then(|| {
-                    let from = last.saturating_sub(4);
-                    let tail = input.tokenizer.decode(&example.input_ids[from..=last], false).unwrap_or_default();
-                    format!("what is trained ends in {tail:?}, which is no special token")
-                })
-            })
-        }
-        Check::BosDoubled => {
-            let Some(bos) = input.tokenizer.bos_id() else { return Faults::default() };
-            found(examples(), |example| {
-                let at = example.input_ids.windows(2).position(|pair| pair == [bos, bos])?;
-                let token = input.tokenizer.special_tokens().bos.as_deref().unwrap_or_default();
-                Some(format!("`{token}` stands twice in a row, at tokens {at} and {}", at + 1))
-            })
-        }
+        Check::StopNotTrained => seen.without_stop.clone(),
+        Check::BosDoubled => seen.doubled.clone(),
         Check::TemplateNotPrefixStable => remarked(input, |kind| match kind {
             RemarkKind::NotPrefixStable(message) => Some(message.clone()),
             _ => None,
@@ -173,7 +161,7 @@ fn look(check: Check, input: &ProofInput<'_>, config: &ProofConfig) -> Faults {
             RemarkKind::AnswerCut { tokens, lost } => Some(format!("{tokens} tokens: {lost} to train on are cut off")),
             _ => None,
         }),
-        Check::ValidationInTraining => leaks(input.train, input.validation),
+        Check::ValidationInTraining => seen.leaks.clone(),
         Check::TemplateDrops => remarked(input, |kind| match kind {
             RemarkKind::TemplateDrops(what) => Some(format!("the template leaves out {what}")),
             _ => None,
@@ -247,21 +235,73 @@ fn remarked(input: &ProofInput<'_>, message: impl Fn(&RemarkKind) -> Option<Stri
     faults
 }
 
-/// One fault for each record with such an example.
-fn found<'a>(examples: impl Iterator<Item = &'a Example>, message: impl Fn(&Example) -> Option<String>) -> Faults {
-    let mut faults = Faults::default();
-    let mut last = None;
-    for example in examples {
-        let place = (example.dataset, &example.source);
-        if last == Some(place) {
-            continue;
+/// One fault for each record with such an example; several examples of one follow one another.
+#[derive(Default)]
+struct Found {
+    faults: Faults,
+    last: Option<(u32, RecordSource)>,
+}
+
+impl Found {
+    fn look(&mut self, example: &Example, message: impl FnOnce() -> Option<String>) {
+        let is_last =
+            |(dataset, source): &(u32, RecordSource)| *dataset == example.dataset && *source == example.source;
+        if self.last.as_ref().is_some_and(is_last) {
+            return;
         }
-        if let Some(message) = message(example) {
-            faults.push(example.source.clone(), message);
-            last = Some(place);
+        if let Some(message) = message() {
+            self.faults.push(example.source.clone(), message);
+            self.last = Some((example.dataset, example.source.clone()));
         }
     }
-    faults
+}
+
+/// What the tokens themselves show, of one pass over them.
+struct Seen {
+    without_stop: Faults,
+    doubled: Faults,
+    leaks: Faults,
+}
+
+impl Seen {
+    fn of(input: &ProofInput<'_>) -> Result<Self, DataError> {
+        let tokenizer = input.tokenizer;
+        let cut: HashSet<&RecordSource> =
+            input.remarks.iter().filter(|remark| is_cut(&remark.kind)).map(|remark| &remark.source).collect();
+        let (mut without_stop, mut doubled, mut leaks) = (Found::default(), Found::default(), Leaks::default());
+        let mut look = |example: &Example| {
+            if !cut.contains(&example.source) {
+                without_stop.look(example, || no_end(example, tokenizer));
+            }
+            doubled.look(example, || two_beginnings(example, tokenizer));
+        };
+        for example in input.train.iter() {
+            let example = example?;
+            look(&example);
+            leaks.look(input.held_out, &example);
+        }
+        for example in input.validation.iter() {
+            look(&*example?);
+        }
+        let leaks = leaks.faults(input.held_out);
+        Ok(Self { without_stop: without_stop.faults, doubled: doubled.faults, leaks })
+    }
+}
+
+fn no_end(example: &Example, tokenizer: &TextTokenizer) -> Option<String> {
+    let last = example.labels.iter().rposition(|label| *label != IGNORED)?;
+    (!ends_an_answer(example, tokenizer)).then(|| {
+        let from = last.saturating_sub(4);
+        let tail = tokenizer.decode(&example.input_ids[from..=last], false).unwrap_or_default();
+        format!("what is trained ends in {tail:?}, which is no special token")
+    })
+}
+
+fn two_beginnings(example: &Example, tokenizer: &TextTokenizer) -> Option<String> {
+    let bos = tokenizer.bos_id()?;
+    let at = example.input_ids.windows(2).position(|pair| pair == [bos, bos])?;
+    let token = tokenizer.special_tokens().bos.as_deref().unwrap_or_default();
+    Some(format!("`{token}` stands twice in a row, at tokens {at} and {}", at + 1))
 }
 
 fn is_cut(kind: &RemarkKind) -> bool {
@@ -282,26 +322,6 @@ fn ends_an_answer(example: &Example, tokenizer: &TextTokenizer) -> bool {
         end = start;
     }
     false
-}
-
-/// Validation records whose tokens are a training record's.
-fn leaks(train: &[Example], validation: &[Example]) -> Faults {
-    let mut held_out: HashMap<&[u32], Vec<&Example>> = HashMap::new();
-    for example in validation {
-        held_out.entry(&example.input_ids).or_default().push(example);
-    }
-    let mut leaked: HashMap<(u32, &RecordSource), &RecordSource> = HashMap::new();
-    if !held_out.is_empty() {
-        for example in train {
-            for found in held_out.get(example.input_ids.as_slice()).into_iter().flatten() {
-                leaked.entry((found.dataset, &found.source)).or_insert(&example.source);
-            }
-        }
-    }
-    found(validation.iter(), |example| {
-        let trained = leaked.get(&(example.dataset, &example.source))?;
-        Some(format!("the same tokens as {trained}, which is trained on"))
-    })
 }
 
 fn as_list<S: Serializer>(faults: &[Fault], serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,10 +1,11 @@
 //! Counts and lengths of examples, and how much of the batches is padding.
 
-use std::collections::{HashMap, HashSet};
-
 use serde::Serialize;
 
+use super::held_out::hash_of;
+use crate::error::DataError;
 use crate::example::{Example, IGNORED};
+use crate::examples::Examples;
 use crate::loader::Loader;
 use crate::record::RecordSource;
 
@@ -85,14 +86,25 @@ impl Fill {
 
 impl SetStatistics {
     /// Of these examples.
-    pub fn of(examples: &[Example]) -> Self {
-        Self {
-            examples: examples.len(),
-            tokens: examples.iter().map(|example| example.input_ids.len()).sum(),
-            trained_tokens: examples.iter().map(Example::trained_tokens).sum(),
-            lengths: Lengths::of(examples.iter().map(|example| example.input_ids.len()).collect()),
-            duplicates: Duplicates::of(examples),
+    ///
+    /// # Errors
+    /// A file of examples that cannot be read.
+    pub fn of(examples: &Examples) -> Result<Self, DataError> {
+        let lengths: Vec<usize> = (0..examples.len()).map(|index| examples.tokens_of(index)).collect();
+        let mut trained_tokens = 0;
+        let mut hashes = Vec::with_capacity(examples.len());
+        for example in examples.iter() {
+            let example = example?;
+            trained_tokens += example.trained_tokens();
+            hashes.push(Hashes::of(&example));
         }
+        Ok(Self {
+            examples: examples.len(),
+            tokens: lengths.iter().sum(),
+            trained_tokens,
+            lengths: Lengths::of(lengths),
+            duplicates: Duplicates::of(&hashes, |index| Ok(examples.get(index)?.source.clone()))?,
+        })
     }
 }
 
@@ -117,40 +129,42 @@ impl Lengths {
     }
 }
 
+/// An example by its tokens, and by those of its prompt.
+#[derive(Debug, Clone, Copy)]
+struct Hashes {
+    all: u128,
+    prompt: Option<u128>,
+}
+
+impl Hashes {
+    fn of(example: &Example) -> Self {
+        // One token is no prompt: it is the beginning of every text.
+        let prompt = example.labels.iter().position(|label| *label != IGNORED).filter(|start| *start > 1);
+        Self { all: hash_of(&example.input_ids), prompt: prompt.map(|start| hash_of(&example.input_ids[..start])) }
+    }
+}
+
 impl Duplicates {
-    fn of(examples: &[Example]) -> Self {
-        let mut first_of: HashMap<&[u32], &Example> = HashMap::with_capacity(examples.len());
-        let mut found = Self::default();
-        for example in examples {
-            match first_of.get(example.input_ids.as_slice()) {
-                Some(first) => {
-                    found.repeated += 1;
-                    if found.first.len() < SHOWN {
-                        found.first.push((example.source.clone(), first.source.clone()));
-                    }
-                }
-                None => {
-                    first_of.insert(&example.input_ids, example);
-                }
-            }
+    fn of(hashes: &[Hashes], source: impl Fn(usize) -> Result<RecordSource, DataError>) -> Result<Self, DataError> {
+        let mut order: Vec<usize> = (0..hashes.len()).collect();
+        order.sort_unstable_by_key(|index| (hashes[*index].all, *index));
+        let (mut repeated, mut prompts) = (Vec::new(), Vec::new());
+        for same in order.chunk_by(|a, b| hashes[*a].all == hashes[*b].all) {
+            repeated.extend(same[1..].iter().map(|index| (*index, same[0])));
+            prompts.extend(hashes[same[0]].prompt);
         }
-        let mut answers: HashMap<&[u32], HashSet<&[u32]>> = HashMap::new();
-        for example in first_of.values() {
-            // One token is no prompt: it is the beginning of every text.
-            let prompt = example.labels.iter().position(|label| *label != IGNORED).filter(|start| *start > 1);
-            if let Some(start) = prompt {
-                answers.entry(&example.input_ids[..start]).or_default().insert(&example.input_ids[start..]);
-            }
-        }
-        found.same_prompt = answers.values().map(HashSet::len).filter(|count| *count > 1).sum();
-        found
+        repeated.sort_unstable();
+        let first = repeated.iter().take(SHOWN).map(|(again, first)| Ok((source(*again)?, source(*first)?)));
+        prompts.sort_unstable();
+        let same_prompt = prompts.chunk_by(|a, b| a == b).map(<[u128]>::len).filter(|count| *count > 1).sum();
+        Ok(Self { repeated: repeated.len(), first: first.collect::<Result<_, DataError>>()?, same_prompt })
     }
 }
 
 /// How full the rows of the first epoch are, with packing or without.
 pub fn fill(loader: &Loader, packing: bool) -> Fill {
     let plan = loader.plan_rows(0, packing);
-    let length = |row: &Vec<u32>| row.iter().map(|index| loader.examples()[*index as usize].input_ids.len()).sum();
+    let length = |row: &Vec<u32>| row.iter().map(|index| loader.examples().tokens_of(*index as usize)).sum();
     let lengths: Vec<usize> = plan.rows.iter().map(length).collect();
     let config = loader.config();
     // A batch is as long as its longest row.
@@ -194,7 +208,7 @@ mod tests {
             example(&[1, 5, 3, 9], 2, 4),
             example(&[1, 2, 3, 9], 2, 5),
         ];
-        let found = Duplicates::of(&examples);
+        let found = SetStatistics::of(&examples.to_vec().into()).unwrap().duplicates;
         assert_eq!((found.repeated, found.same_prompt), (2, 2));
         let line = |line| RecordSource::new("a.jsonl", line);
         assert_eq!(found.first, [(line(2), line(1)), (line(5), line(1))]);

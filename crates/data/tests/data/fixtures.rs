@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rankine_data::{Dataset, DatasetConfig, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, read_dataset, tokenize};
+use rankine_data::{
+    DataError, Dataset, DatasetConfig, Examples, Records, TextTokenizer, TokenizeConfig, Tokenized, TrainOn,
+    read_dataset, tokenize, tokenize_stored,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -71,6 +74,27 @@ pub(crate) fn dataset(records: &[Value]) -> Dataset {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "d.jsonl", &json_lines(records));
     read_dataset(&DatasetConfig::new("d.jsonl"), folder.path()).unwrap()
+}
+
+/// Sets of records tokenised into a file of `cache`, or found there, and read back; says whether they were found.
+pub(crate) fn stored(
+    cache: &Path,
+    sets: &[&[Value]],
+    tokenizer: &TextTokenizer,
+    config: &TokenizeConfig,
+) -> Result<(Tokenized, bool), DataError> {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |(number, records): (usize, &&[Value])| {
+        let name = if number == 0 { "d.jsonl".to_owned() } else { format!("d{number}.jsonl") };
+        write(folder.path(), &name, &json_lines(records));
+        Records::open(&DatasetConfig::new(name), folder.path()).unwrap()
+    };
+    let datasets: Vec<Records> = sets.iter().enumerate().map(open).collect();
+    let (stored, found) = tokenize_stored(cache, &datasets, tokenizer, config, &|_, _| {})?;
+    let (report, remarks) = (stored.report().clone(), stored.remarks().to_vec());
+    assert_eq!(stored.records(), sets.iter().map(|set| set.len()).collect::<Vec<_>>());
+    let examples = Examples::from(stored).into_memory().unwrap();
+    Ok((Tokenized { examples, report, remarks }, found))
 }
 
 pub(crate) fn tokenized(records: &[Value], tokenizer: &TextTokenizer, train_on: TrainOn) -> Tokenized {

@@ -1,9 +1,9 @@
 //! Which tokens of a record are trained, where BOS and EOS stand, what is cut and what is dropped.
 
-use rankine_data::{DataError, Example, IGNORED, TextTokenizer, TokenizeConfig, TrainOn, tokenize, tokenize_cached};
+use rankine_data::{DataError, Example, IGNORED, TextTokenizer, TokenizeConfig, TrainOn, tokenize};
 use serde_json::{Value, json};
 
-use crate::fixtures::{CHATML, dataset, tokenized, tokenizer, tokenizer_with_bos, write};
+use crate::fixtures::{CHATML, dataset, stored, tokenized, tokenizer, tokenizer_with_bos, write};
 
 /// The trained tokens as text, one string for each run of them.
 fn trained(tokenizer: &TextTokenizer, example: &Example) -> Vec<String> {
@@ -233,16 +233,17 @@ fn the_cache_gives_the_same_and_notices_every_change() {
     let tokenizer = tokenizer_with_bos(CHATML);
     let config = TokenizeConfig { max_seq_len: 64, train_on: TrainOn::Assistant };
     let chat = json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]});
-    let sets = [dataset(&[json!({"text": "The quick fox"})]), dataset(std::slice::from_ref(&chat))];
-    let run = |sets: &[_], tokenizer: &TextTokenizer, config: &TokenizeConfig| {
-        tokenize_cached(folder.path(), sets, tokenizer, config, &|_, _| {}).unwrap()
+    let (fox, dog) = ([json!({"text": "The quick fox"})], [json!({"text": "The quick dog"})]);
+    let chat = [chat];
+    let sets: [&[Value]; 2] = [&fox, &chat];
+    let run = |sets: &[&[Value]], tokenizer: &TextTokenizer, config: &TokenizeConfig| {
+        stored(folder.path(), sets, tokenizer, config).unwrap()
     };
     let (first, cached) = run(&sets, &tokenizer, &config);
     assert!(!cached);
     assert_eq!(run(&sets, &tokenizer, &config), (first.clone(), true));
 
-    let other = [dataset(&[json!({"text": "The quick dog"})]), dataset(std::slice::from_ref(&chat))];
-    assert!(!run(&other, &tokenizer, &config).1, "other records");
+    assert!(!run(&[&dog, &chat], &tokenizer, &config).1, "other records");
     let longer = TokenizeConfig { max_seq_len: 65, ..config };
     assert!(!run(&sets, &tokenizer, &longer).1, "other settings");
     let other = tokenizer_with_bos(&CHATML.replace("assistant", "model"));
@@ -259,6 +260,6 @@ fn the_cache_gives_the_same_and_notices_every_change() {
     assert_eq!(run(&sets, &tokenizer, &config), (first, true));
 
     let blocked = write(folder.path(), "file", "");
-    let error = tokenize_cached(&blocked, &sets, &tokenizer, &config, &|_, _| {}).unwrap_err();
+    let error = stored(&blocked, &sets, &tokenizer, &config).unwrap_err();
     assert!(error.to_string().contains("could not write the token cache"), "{error}");
 }

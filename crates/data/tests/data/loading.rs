@@ -136,7 +136,7 @@ fn global_batches_are_cut_into_micro_batches_and_the_last_is_not_lost() {
     assert_eq!(lines, (1..=20).collect::<Vec<_>>(), "without shuffling it is the order of the data");
     let fractions: Vec<f64> = batches.iter().map(|batch| batch.epoch_fraction).collect();
     assert_eq!(fractions, [0.25, 0.5, 0.75, 1.0]);
-    assert_eq!(loader.cursor(), Cursor { epoch: 1, step: 0 });
+    assert_eq!(loader.cursor(), Cursor { epoch: 1, ..Cursor::default() });
     let longest = examples(20)[..3].iter().map(|example| example.input_ids.len()).max().unwrap();
     assert_eq!(batches[0].micro_batches[0].length, longest, "padded to the longest row and no further");
     assert!(
@@ -213,7 +213,7 @@ fn without_examples_there_is_nothing_to_wait_for() {
     assert!(empty.next().micro_batches.is_empty());
     // A cursor beyond the epoch, as of a run with other data, begins the next.
     let mut short = loader(5, &[], config(false, false, 0));
-    short.seek(Cursor { epoch: 2, step: 77 });
+    short.seek(Cursor { epoch: 2, step: 77, ..Cursor::default() });
     assert_eq!(short.next().epoch, 3);
 }
 

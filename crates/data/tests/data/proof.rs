@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rankine_data::proof::{Check, Finding, Proof, ProofConfig, ProofInput, prove};
+use rankine_data::proof::{Check, Finding, HeldOut, Proof, ProofConfig, ProofInput, prove};
 use rankine_data::{
     DatasetConfig, Part, RemarkKind, TextTokenizer, TokenizeConfig, Tokenized, TrainOn, read_dataset, tokenize,
-    tokenize_cached,
 };
 use serde_json::{Value, json};
 
-use crate::fixtures::{CHATML, dataset, golden_json, json_lines, model_folder, tokenizer, tokenizer_with_bos, write};
+use crate::fixtures::{CHATML, golden_json, json_lines, model_folder, stored, tokenizer, tokenizer_with_bos, write};
 
 struct Case<'a> {
     tokenizer: &'a TextTokenizer,
@@ -38,7 +37,7 @@ impl<'a> Case<'a> {
         }
         let config = TokenizeConfig { max_seq_len: self.max_seq_len, train_on: self.train_on };
         let cache = tempfile::tempdir().unwrap();
-        let once = || tokenize_cached(cache.path(), &[dataset(records)], self.tokenizer, &config, &|_, _| {}).unwrap();
+        let once = || stored(cache.path(), &[records], self.tokenizer, &config).unwrap();
         let (first, cached) = once();
         assert!(!cached);
         // What was noticed is the same when it comes from the cache.
@@ -49,9 +48,11 @@ impl<'a> Case<'a> {
     fn prove(&self, records: &[Value]) -> Proof {
         let (train, validation) = (self.tokenized(records), self.tokenized(self.validation));
         let remarks: Vec<_> = train.remarks.iter().chain(&validation.remarks).cloned().collect();
+        let (train, validation) = (train.examples.into(), validation.examples.into());
         let input = ProofInput {
-            train: &train.examples,
-            validation: &validation.examples,
+            train: &train,
+            validation: &validation,
+            held_out: &HeldOut::of(&validation).unwrap(),
             remarks: &remarks,
             records: records.len() + self.validation.len(),
             tokenizer: self.tokenizer,
@@ -65,6 +66,7 @@ impl<'a> Case<'a> {
                 waive: self.waive.to_vec(),
             },
         )
+        .unwrap()
     }
 
     /// The only check that fails.

@@ -15,7 +15,7 @@ use super::source::{Source, vocabulary_files};
 use crate::card;
 use crate::error::ExportError;
 use crate::merge_plan::Output;
-use crate::{ExportConfig, ExportInputs, Made, Progress, Quantize, Weights};
+use crate::{ExportConfig, ExportInputs, GgufQuantize, Made, Progress, Weights};
 
 /// The embedding table.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -116,7 +116,7 @@ fn said(metadata: Result<GgufMetadata, Vec<String>>, reasons: &mut Vec<String>) 
 }
 
 /// How a tensor is packed, as llama.cpp packs it: vectors are f32, a row that is no whole number of blocks is f16.
-fn kind(output: &Output<'_>, quantize: Option<Quantize>, tied: bool) -> GgmlType {
+fn kind(output: &Output<'_>, quantize: Option<GgufQuantize>, tied: bool) -> GgmlType {
     let columns = output.shape.last().copied().unwrap_or(1);
     if output.shape.len() < 2 {
         return GgmlType::F32;
@@ -128,22 +128,22 @@ fn kind(output: &Output<'_>, quantize: Option<Quantize>, tied: bool) -> GgmlType
             StoredDtype::BF16 => GgmlType::BF16,
         },
         Some(_) if !columns.is_multiple_of(GgmlType::Q8_0.block_values()) => GgmlType::F16,
-        Some(Quantize::Q8_0) => GgmlType::Q8_0,
+        Some(GgufQuantize::Q8_0) => GgmlType::Q8_0,
         // The head decides between tokens: llama-quantize gives it more bits, too.
-        Some(Quantize::Q4_0) if output.name == HEAD || (tied && output.name == EMBEDDING) => GgmlType::Q8_0,
-        Some(Quantize::Q4_0) => GgmlType::Q4_0,
+        Some(GgufQuantize::Q4_0) if output.name == HEAD || (tied && output.name == EMBEDDING) => GgmlType::Q8_0,
+        Some(GgufQuantize::Q4_0) => GgmlType::Q4_0,
     }
 }
 
 /// `general.file_type`: what most of the matrices are.
-fn file_type(quantize: Option<Quantize>, tensors: &[(GgufTensor, Option<&Output<'_>>)]) -> u32 {
+fn file_type(quantize: Option<GgufQuantize>, tensors: &[(GgufTensor, Option<&Output<'_>>)]) -> u32 {
     let values = |kind: GgmlType| {
         let of_kind = tensors.iter().filter(|(tensor, _)| tensor.shape.len() > 1 && tensor.kind == kind);
         of_kind.map(|(tensor, _)| tensor.bytes() / kind.block_bytes() as u64).sum::<u64>()
     };
     match quantize {
-        Some(Quantize::Q4_0) => 2,
-        Some(Quantize::Q8_0) => 7,
+        Some(GgufQuantize::Q4_0) => 2,
+        Some(GgufQuantize::Q8_0) => 7,
         None => {
             let kinds = [(GgmlType::F32, 0), (GgmlType::F16, 1), (GgmlType::BF16, 32)];
             kinds.into_iter().max_by_key(|(kind, _)| values(*kind)).map_or(0, |(_, number)| number)

@@ -49,7 +49,7 @@ pub(super) fn exported(target: Target, chat_template: Option<&str>) -> Place {
     place
 }
 
-fn config(quantize: Option<Quantize>, dtype: Option<ExportDtype>) -> ExportConfig {
+fn config(quantize: Option<GgufQuantize>, dtype: Option<ExportDtype>) -> ExportConfig {
     ExportConfig { quantize, dtype, ..ExportConfig::new(Target::Gguf) }
 }
 
@@ -101,7 +101,7 @@ fn a_gguf_model_is_the_merged_model_to_the_bit() {
 
 #[test]
 fn a_quantised_model_is_near_and_keeps_more_of_its_head() {
-    for (quantize, head, most) in [(Quantize::Q8_0, "Q8_0", 0.02), (Quantize::Q4_0, "Q8_0", 0.3)] {
+    for (quantize, head, most) in [(GgufQuantize::Q8_0, "Q8_0", 0.02), (GgufQuantize::Q4_0, "Q8_0", 0.3)] {
         for case in ["llama-tied", "llama-untied", "qwen3"] {
             let (_place, expected, _) = merge_case(case, &merged());
             let (place, _) = export_case(case, &config(Some(quantize), None)).unwrap();

@@ -90,7 +90,7 @@ fn a_folder_for_ollama_has_a_modelfile() {
         chat_template: None,
         facts: &place.facts,
     };
-    let config = ExportConfig { quantize: Some(Quantize::Q8_0), ..ExportConfig::new(Target::Ollama) };
+    let config = ExportConfig { quantize: Some(GgufQuantize::Q8_0), ..ExportConfig::new(Target::Ollama) };
     export(&config, &inputs, &place.out(), &mut |_| ()).unwrap();
     assert_eq!(listing(&place.out()), ["Modelfile", "README.md", "export.json", "model.gguf"]);
     let text = fs::read_to_string(place.out().join("Modelfile")).unwrap();

@@ -14,7 +14,7 @@ use super::attention::{self, GradientLayout, Inputs};
 use super::host::{Host, tensor};
 use super::linears::UpdateGradient;
 use super::rotary::Turn;
-use super::spec::{AttentionSaved, AttentionSpec, LinearsSaved, LinearsSpec, MlpSaved, MlpSpec};
+use super::spec::{AttentionSaved, AttentionSpec, Keep, LinearsSaved, LinearsSpec, MlpSaved, MlpSpec};
 use super::swiglu::GateUp;
 use super::{norm, rotary, swiglu};
 use crate::kernel::{InstructionSet, Write};
@@ -299,11 +299,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         #[derive(Debug)]
         struct AttentionLayer;
         impl Backward<Flex, 9> for AttentionLayer {
-            type State = (AttentionSpec, Host, [[Host; 2]; 4], AttentionSaved);
+            type State = (AttentionSpec, Host, [[Host; 2]; 4], Option<AttentionSaved>);
             fn backward(self, ops: Ops<Self::State, 9>, gradients: &mut Gradients, _: &mut Checkpointer) {
                 let (spec, x, updates, saved) = ops.state;
                 let dy = Host::from(gradients.consume::<Flex>(&ops.node));
                 let [x_node, rest @ ..] = ops.parents;
+                let saved = saved.unwrap_or_else(|| spec.again(&x, &updates));
                 let (dx, found) = spec.backward(&x, &updates, &saved, dy, x_node.is_some());
                 if let (Some(node), Some(dx)) = (x_node, dx) {
                     gradients.register::<Flex>(node.id, dx);
@@ -318,6 +319,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         match AttentionLayer.prepare::<C>(parents).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (y, saved) = spec.forward(&x, &updates);
+                let saved = (spec.keep == Keep::Intermediates).then_some(saved);
                 prep.finish((spec, x, updates, saved), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(spec.forward(&x, &updates).0),
@@ -379,11 +381,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         #[derive(Debug)]
         struct Mlp;
         impl Backward<Flex, 7> for Mlp {
-            type State = (MlpSpec, Host, [[Host; 2]; 3], MlpSaved);
+            type State = (MlpSpec, Host, [[Host; 2]; 3], Option<MlpSaved>);
             fn backward(self, ops: Ops<Self::State, 7>, gradients: &mut Gradients, _: &mut Checkpointer) {
                 let (spec, x, updates, saved) = ops.state;
                 let dy = Host::from(gradients.consume::<Flex>(&ops.node));
                 let [x_node, rest @ ..] = ops.parents;
+                let saved = saved.unwrap_or_else(|| spec.again(&x, &updates));
                 let (dx, found) = spec.backward(&x, &updates, &saved, dy, x_node.is_some());
                 if let (Some(node), Some(dx)) = (x_node, dx) {
                     gradients.register::<Flex>(node.id, dx);
@@ -398,6 +401,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         match Mlp.prepare::<C>(parents).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (y, saved) = spec.forward(&x, &updates);
+                let saved = (spec.keep == Keep::Intermediates).then_some(saved);
                 prep.finish((spec, x, updates, saved), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(spec.forward(&x, &updates).0),

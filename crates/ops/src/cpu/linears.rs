@@ -94,17 +94,7 @@ impl Linears<'_> {
             self.layers.iter().any(|layer| layer.product.compute().format(set).is_none() || layer.update.is_some());
         let left = float.then(|| Left::pack(set, LeftSource::new(x, input), n, input, Threads::All));
         let rounded = self.rounded(LeftSource::new(x, input), n, input);
-        // SAFETY: every layer with an update sets its columns, and no other has any.
-        let mut parts = unsafe { fresh(n * rank) };
-        if let Some(left) = &left {
-            let jobs = self.places().filter_map(|Place { layer, part, .. }| {
-                let Update { a, r, .. } = layer.update?;
-                let right = Right::new(Values::F32(a), Order::AlongK, input);
-                Some(Job::float(part..part + r, vec![Term::new(left, right)], Write::Set))
-            });
-            products(&mut parts, rank, &jobs.collect::<Vec<_>>(), Threads::All);
-            self.scale_parts(&mut parts, rank);
-        }
+        let parts = left.as_ref().map_or_else(Vec::new, |left| self.parts_of(left, n));
         let packed_parts = (rank > 0).then(|| Left::pack(set, LeftSource::new(&parts, rank), n, rank, Threads::All));
         let jobs = self.places().map(|Place { layer, column, part }| {
             let mut job = Job::float(column..column + layer.out, Vec::new(), write);
@@ -126,6 +116,46 @@ impl Linears<'_> {
         });
         products(&mut y, width, &jobs.collect::<Vec<_>>(), Threads::All);
         (y, parts)
+    }
+
+    /// The low-rank parts alone, to the bit as [`Self::forward`] gives them.
+    pub(crate) fn parts(&self, x: &[f32]) -> Vec<f32> {
+        let Self { input, set, .. } = *self;
+        let n = x.len() / input;
+        if self.rank() == 0 {
+            return Vec::new();
+        }
+        if n <= THIN {
+            let mut parts = vec![0.0; n * self.rank()];
+            self.places().for_each(|place| self.thin_part(x, &place, &mut parts));
+            return parts;
+        }
+        self.parts_of(&Left::pack(set, LeftSource::new(x, input), n, input, Threads::All), n)
+    }
+
+    /// `s x A^T` of each layer side by side, [n, sum of r].
+    fn parts_of(&self, left: &Left, n: usize) -> Vec<f32> {
+        let rank = self.rank();
+        // SAFETY: every layer with an update sets its columns, and no other has any.
+        let mut parts = unsafe { fresh(n * rank) };
+        let jobs = self.places().filter_map(|Place { layer, part, .. }| {
+            let Update { a, r, .. } = layer.update?;
+            let right = Right::new(Values::F32(a), Order::AlongK, self.input);
+            Some(Job::float(part..part + r, vec![Term::new(left, right)], Write::Set))
+        });
+        products(&mut parts, rank, &jobs.collect::<Vec<_>>(), Threads::All);
+        self.scale_parts(&mut parts, rank);
+        parts
+    }
+
+    /// One layer's part of a few rows.
+    fn thin_part(&self, x: &[f32], place: &Place<'_>, parts: &mut [f32]) {
+        let (rank, part) = (self.rank(), place.part);
+        let Some(Update { a, scale, r, .. }) = place.layer.update else { return };
+        thin(self.set, x, self.input, Values::F32(a), r, &mut parts[part..], rank, Write::Set);
+        for row in 0..x.len() / self.input {
+            parts[row * rank + part..][..r].iter_mut().for_each(|value| *value *= scale);
+        }
     }
 
     /// Rows of biases, on top of `residual`.
@@ -249,17 +279,17 @@ impl Linears<'_> {
         let Self { input, set, .. } = *self;
         let (width, rank) = (self.width(), self.rank());
         let mut parts = vec![0.0; n * rank];
-        for Place { layer, column, part } in self.places() {
+        for place in self.places() {
+            let Place { layer, column, part } = place;
             let write = match write {
                 Write::Onto(base) => Write::Onto(&base[column..]),
                 other => other,
             };
             thin(set, x, input, layer.weight, layer.out, &mut y[column..], width, write);
-            if let Some(Update { a, b, scale, r }) = layer.update {
-                thin(set, x, input, Values::F32(a), r, &mut parts[part..], rank, Write::Set);
+            self.thin_part(x, &place, &mut parts);
+            if let Some(Update { b, r, .. }) = layer.update {
                 for row in 0..n {
-                    let own = &mut parts[row * rank + part..][..r];
-                    own.iter_mut().for_each(|value| *value *= scale);
+                    let own = &parts[row * rank + part..][..r];
                     let line = &mut y[row * width + column..];
                     thin(set, own, r, Values::F32(b), layer.out, line, width, Write::Add);
                 }

@@ -158,7 +158,19 @@ pub(crate) struct AttentionSpec {
     pub(crate) layers: [FrozenLayer; 4],
     pub(crate) angles: Angles,
     pub(crate) attended: Attended,
+    pub(crate) keep: Keep,
     pub(crate) set: InstructionSet,
+}
+
+/// What half a decoder layer keeps of its forward pass for its backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// What it would have to compute again with products.
+    #[default]
+    Intermediates,
+    /// Its input alone; the rest is computed again, to the bit
+    /// ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)).
+    Input,
 }
 
 /// What a backward pass needs of the forward one; the normed input is computed again.
@@ -181,19 +193,34 @@ pub(crate) struct AttentionSaved {
 impl AttentionSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 4]) -> (FlexTensor, AttentionSaved) {
         with_crew(|| {
-            let Self { norm, angles, attended, set, .. } = self;
             let layers = layers(&self.layers, updates);
-            let (h, inverse) = norm.forward(*set, x.values());
-            let three = linears(*set, &self.layers, &layers[..3]);
-            let (mut qkv, parts) = three.forward(&h, None);
-            drop(h);
-            rotary::rotate(*set, &mut qkv, three.width(), self.turning(), angles, Turn::Forward);
-            let inputs = Inputs::side_by_side(&qkv, attended, 2 * angles.half());
-            let (y, lse) = attention::forward(*set, &inputs, attended);
-            let (out, o_parts) = linears(*set, &self.layers[3..], &layers[3..]).forward(&y, Some(x.values()));
-            let saved = AttentionSaved { inverse, qkv: Arc::new(qkv), parts, y: Arc::new(y), lse, o_parts };
-            (tensor(out, x.shape()), saved)
+            let saved = self.until_o(x, &layers);
+            let o = linears(self.set, &self.layers[3..], &layers[3..]);
+            let (out, o_parts) = o.forward(&saved.y, Some(x.values()));
+            (tensor(out, x.shape()), AttentionSaved { o_parts, ..saved })
         })
+    }
+
+    /// What the forward pass gave, but for its result.
+    pub(crate) fn again(&self, x: &Host, updates: &[[Host; 2]; 4]) -> AttentionSaved {
+        with_crew(|| {
+            let layers = layers(&self.layers, updates);
+            let saved = self.until_o(x, &layers);
+            let o_parts = linears(self.set, &self.layers[3..], &layers[3..]).parts(&saved.y);
+            AttentionSaved { o_parts, ..saved }
+        })
+    }
+
+    fn until_o(&self, x: &Host, layers: &[Layer<'_>]) -> AttentionSaved {
+        let Self { norm, angles, attended, set, .. } = self;
+        let (h, inverse) = norm.forward(*set, x.values());
+        let three = linears(*set, &self.layers, &layers[..3]);
+        let (mut qkv, parts) = three.forward(&h, None);
+        drop(h);
+        rotary::rotate(*set, &mut qkv, three.width(), self.turning(), angles, Turn::Forward);
+        let inputs = Inputs::side_by_side(&qkv, attended, 2 * angles.half());
+        let (y, lse) = attention::forward(*set, &inputs, attended);
+        AttentionSaved { inverse, qkv: Arc::new(qkv), parts, y: Arc::new(y), lse, o_parts: Vec::new() }
     }
 
     /// `dx` if it is asked for, and the updates' gradients.
@@ -245,6 +272,7 @@ impl AttentionSpec {
 pub(crate) struct MlpSpec {
     pub(crate) norm: FrozenNorm,
     pub(crate) layers: [FrozenLayer; 3],
+    pub(crate) keep: Keep,
     pub(crate) set: InstructionSet,
 }
 
@@ -264,14 +292,30 @@ pub(crate) struct MlpSaved {
 impl MlpSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 3]) -> (FlexTensor, MlpSaved) {
         with_crew(|| {
-            let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
-            let (h, inverse) = self.norm.forward(self.set, x.values());
-            let (gate_up, parts) = linears(self.set, &self.layers, &layers[..2]).forward(&h, None);
-            let act = swiglu::forward(self.set, GateUp::side_by_side(&gate_up, layers[0].out), n);
-            let (y, down_parts) = linears(self.set, &self.layers[2..], &layers[2..]).forward(&act, Some(x.values()));
-            let gate_up = Arc::new(gate_up);
-            (tensor(y, x.shape()), MlpSaved { inverse, gate_up, parts, down_parts })
+            let layers = layers(&self.layers, updates);
+            let (saved, act) = self.until_down(x, &layers);
+            let down = linears(self.set, &self.layers[2..], &layers[2..]);
+            let (y, down_parts) = down.forward(&act, Some(x.values()));
+            (tensor(y, x.shape()), MlpSaved { down_parts, ..saved })
         })
+    }
+
+    /// What the forward pass gave, but for its result.
+    pub(crate) fn again(&self, x: &Host, updates: &[[Host; 2]; 3]) -> MlpSaved {
+        with_crew(|| {
+            let layers = layers(&self.layers, updates);
+            let (saved, act) = self.until_down(x, &layers);
+            let down_parts = linears(self.set, &self.layers[2..], &layers[2..]).parts(&act);
+            MlpSaved { down_parts, ..saved }
+        })
+    }
+
+    /// With the gated product.
+    fn until_down(&self, x: &Host, layers: &[Layer<'_>]) -> (MlpSaved, Vec<f32>) {
+        let (h, inverse) = self.norm.forward(self.set, x.values());
+        let (gate_up, parts) = linears(self.set, &self.layers, &layers[..2]).forward(&h, None);
+        let act = swiglu::forward(self.set, GateUp::side_by_side(&gate_up, layers[0].out), x.dims()[0]);
+        (MlpSaved { inverse, gate_up: Arc::new(gate_up), parts, down_parts: Vec::new() }, act)
     }
 
     /// `dx` if it is asked for, and the updates' gradients.

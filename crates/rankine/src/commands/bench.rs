@@ -68,6 +68,7 @@ pub fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
         object["piece_tokens"] = json!(config.piece_tokens);
         object["base_compute"] = json!(subject.compute);
         object["trained_parameters"] = json!(subject.trained);
+        object["forecast_memory_bytes"] = json!(subject.forecast);
         object["machine"] = machine;
         return terminal::print(&format!("{object}\n"));
     }
@@ -83,6 +84,8 @@ struct Subject {
     seq: usize,
     trained: usize,
     optimizer: OptimizerConfig,
+    /// What a recipe's plan says that it will hold.
+    forecast: Option<u64>,
 }
 
 impl Subject {
@@ -93,15 +96,18 @@ impl Subject {
         if is_recipe {
             let file = recipe::read(&PathBuf::from(&args.subject), &args.sets)?;
             let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
-            let model = super::train::load(&plan)?;
-            return Ok(Self::with(
+            let seq = args.seq.unwrap_or(plan.data.max_seq_len);
+            let model = super::train::load(&plan, seq)?;
+            let forecast = plan.memory(seq).map(|memory| memory.total());
+            let subject = Self::with(
                 args,
                 model,
                 plan.model.device,
                 args.base_compute.unwrap_or(plan.model.base_compute),
                 (plan.training.micro_batch_size * plan.training.gradient_accumulation_steps, plan.data.max_seq_len),
                 plan.training.optimizer.clone(),
-            ));
+            );
+            return Ok(Self { forecast, ..subject });
         }
         let folder = open::find_model(&args.subject, environment)?;
         let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
@@ -138,7 +144,7 @@ impl Subject {
         model.set_compute(compute.into());
         let trained = model.trained_tensors().iter().map(|(_, _, values)| values.len()).sum();
         let (batch, seq) = (args.batch.unwrap_or(batch), args.seq.unwrap_or(seq));
-        Self { model, device, compute, batch, seq, trained, optimizer }
+        Self { model, device, compute, batch, seq, trained, optimizer, forecast: None }
     }
 }
 

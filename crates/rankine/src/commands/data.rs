@@ -33,7 +33,9 @@ pub fn run(args: &DataArgs, environment: &Environment) -> Result<(), Failure> {
         return Err(Failure::bad_input(Fault::new("no recipe is given").help("`rankine data RECIPE`")));
     };
     let file = recipe::read(path, &args.sets)?;
-    let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
+    let mut plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
+    // The report is of all the data, however it is going to be read.
+    plan.data.stream = None;
     if let Some(html) = &args.html {
         refuse_other_file(html)?;
     }

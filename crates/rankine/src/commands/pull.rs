@@ -1,7 +1,9 @@
 //! `rankine pull`: a model or a dataset comes into the cache.
 
+use rankine_data::CONVERTED_REVISION;
 use rankine_hub::{
-    HubError, Kind, ModelPart, Repository, Tree, dataset_files, has_data, matching_files, model_files, split_revision,
+    DEFAULT_REVISION, HubError, Kind, ModelPart, Repository, Tree, dataset_files, has_data, matching_files,
+    model_files, split_revision,
 };
 use serde_json::json;
 
@@ -18,8 +20,13 @@ use crate::terminal::numbers::{bytes, counted};
 /// A repository that is not there or not for this account, a transfer that failed.
 pub fn run(args: &PullArgs, environment: &Environment) -> Result<(), Failure> {
     let repositories = Repositories::new(environment, args.quiet)?;
-    let tree = find(&repositories, &args.repository)?;
+    let mut tree = find(&repositories, &args.repository)?;
     let refused = |error: HubError| FindError::Hub(error).failure();
+    if args.include.is_empty()
+        && let Some(copies) = copies(&repositories, &tree).map_err(refused)?
+    {
+        tree = copies;
+    }
     let files = choose(&tree, &args.include).map_err(refused)?;
     let folder = repositories.fetch(&tree, &files).map_err(refused)?;
     let size: u64 = files.iter().filter_map(|path| tree.files.get(path)).map(|file| file.size).sum();
@@ -40,7 +47,7 @@ pub fn run(args: &PullArgs, environment: &Environment) -> Result<(), Failure> {
 /// A model of that name, else a dataset.
 fn find(repositories: &Repositories, text: &str) -> Result<Tree, Failure> {
     let (name, revision) = split_revision(text);
-    let revision = revision.unwrap_or(rankine_hub::DEFAULT_REVISION);
+    let revision = revision.unwrap_or(DEFAULT_REVISION);
     let (kinds, name) = match (name.strip_prefix("datasets/"), name.strip_prefix("models/")) {
         // A model of an organisation called `datasets` is `models/datasets/name`.
         (Some(dataset), _) if dataset.contains('/') => (vec![Kind::Dataset], dataset),
@@ -63,6 +70,20 @@ fn find(repositories: &Repositories, text: &str) -> Result<Tree, Failure> {
     }
     Err(first
         .map_or_else(|| Failure::bad_input(Fault::new("nothing to fetch")), |error| FindError::Hub(error).failure()))
+}
+
+/// The Hub's Parquet copies of a dataset that has nothing to read itself, as a recipe takes them; its card comes along.
+fn copies(repositories: &Repositories, tree: &Tree) -> Result<Option<Tree>, HubError> {
+    let own = dataset_files(tree);
+    if tree.repository.kind != Kind::Dataset || tree.revision != DEFAULT_REVISION || has_data(&own) {
+        return Ok(None);
+    }
+    let Ok(copies) = repositories.tree(&tree.repository, CONVERTED_REVISION) else {
+        // What is missing is told of the dataset itself.
+        return Ok(None);
+    };
+    repositories.fetch(tree, &own)?;
+    Ok(Some(copies))
 }
 
 fn choose(tree: &Tree, patterns: &[String]) -> Result<Vec<String>, HubError> {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rankine_data::{Batch, Example};
+use rankine_data::{Batch, DataError, Example, Examples};
 use rankine_export::{ExportConfig, Target};
 use rankine_models::model::Model;
 use rankine_nn::lora::AdapterKind;
@@ -26,7 +26,7 @@ use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::lock::{self, Provenance};
-use crate::plan::{Forecast, Plan, Prepared, is_chat, refuse};
+use crate::plan::{Forecast, Plan, Prepared, data_failure, is_chat, refuse};
 use crate::recipe::{self, BaseCompute};
 use crate::repositories::Repositories;
 use crate::terminal::training::Reporter;
@@ -60,9 +60,12 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if talks {
         summary::introduce(&plan, &prepared);
     }
-    let mut model = load(&plan)?;
+    if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
+        return Err(Failure::bad_input(fault));
+    }
+    let mut model = load(&plan, plan.longest(&prepared.forecast))?;
     if plan.model.base_compute != BaseCompute::F32 {
-        let error = round_base(&mut model, &plan, &prepared);
+        let error = round_base(&mut model, &plan, &prepared).map_err(data_failure)?;
         if !args.quiet {
             note(&error);
         }
@@ -119,11 +122,13 @@ impl Run<'_> {
             sample_prompts: sample_prompts(plan, &forecast, &tokenizer)?,
             output_dir: plan.output.output_dir.clone(),
             resume: plan.output.resume,
-            identity: identity::identity(plan, &forecast, loader.examples()),
+            identity: identity::identity(plan, &forecast, &loader).map_err(data_failure)?,
             eos_token_ids: stop_tokens(&plan.model.folder, &tokenizer),
             pad_id: forecast.pad_id,
         };
-        let documents = documents(if validation.is_empty() { loader.examples() } else { &validation });
+        let checked = if validation.is_empty() { loader.examples() } else { &validation };
+        let documents = documents(checked).map_err(data_failure)?;
+        let validation = validation.into_memory().map_err(data_failure)?;
         let interrupt = Interrupt::install();
         let mut reporter = Reporter::new(self.args.json, self.args.quiet);
         let mut samples: Vec<Sample> = Vec::new();
@@ -233,15 +238,16 @@ impl Run<'_> {
 }
 
 /// Has the base multiplied in integers, and says what that does to the loss of the first records.
-fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> String {
+fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<String, DataError> {
     const TOKENS: usize = 1024;
+    let examples = prepared.loader.examples();
     let mut tokens = 0;
-    let first = prepared.loader.examples().iter().take_while(|example| {
-        let fits = tokens == 0 || tokens + example.input_ids.len() <= TOKENS;
-        tokens += example.input_ids.len();
-        fits
-    });
-    let rows: Vec<Vec<&Example>> = first.map(|example| vec![example]).collect();
+    let fits = |index: &usize| {
+        tokens += examples.tokens_of(*index);
+        *index == 0 || tokens <= TOKENS
+    };
+    let first = (0..examples.len()).take_while(fits).map(|index| examples.get(index)).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<Vec<&Example>> = first.iter().map(|example| vec![example.as_ref()]).collect();
     let batch = Batch::from_examples(&rows, prepared.forecast.pad_id);
     let loss = |model: &Model| {
         let pieces = batch.pieces(TOKENS);
@@ -257,17 +263,21 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> String {
     let way = plan.model.base_compute.name();
     let records = numbers::counted(rows.len(), "record");
     let change = 100.0 * (rounded - exact) / exact.abs().max(f64::MIN_POSITIVE);
-    format!("base_compute {way}: the first {records} have a loss of {rounded:.5}, {exact:.5} in f32 ({change:+.3}%)")
+    Ok(format!(
+        "base_compute {way}: the first {records} have a loss of {rounded:.5}, {exact:.5} in f32 ({change:+.3}%)"
+    ))
 }
 
-/// The base with the plan's adapter on it, multiplied in f32.
-pub(super) fn load(plan: &Plan) -> Result<Model, Failure> {
+/// The base with the plan's adapter on it, multiplied in f32, for sequences of at most `longest` tokens.
+pub(super) fn load(plan: &Plan, longest: usize) -> Result<Model, Failure> {
     let model = &plan.model;
     let mut loaded = Model::load(&model.folder, model.form(), &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
+    let checkpointing = plan.checkpointing(longest);
+    loaded.set_gradient_checkpointing(|layer| checkpointing.again(layer));
     Ok(loaded)
 }
 
@@ -292,9 +302,10 @@ fn sample_prompts(
 }
 
 /// The first held-out records, on which an export is compared.
-fn documents(examples: &[Example]) -> Vec<Vec<u32>> {
+fn documents(examples: &Examples) -> Result<Vec<Vec<u32>>, DataError> {
     let (records, tokens) = CHECKED;
-    examples.iter().take(records).map(|example| example.input_ids.iter().copied().take(tokens).collect()).collect()
+    let first = examples.iter().take(records);
+    first.map(|example| Ok(example?.input_ids.iter().copied().take(tokens).collect())).collect()
 }
 
 /// Ctrl-C during training.
@@ -323,7 +334,7 @@ impl Interrupt {
 
 fn train_failure(error: &TrainError) -> Failure {
     match error {
-        TrainError::OtherRun { .. } => input(error),
+        TrainError::OtherRun { .. } | TrainError::Data(_) => input(error),
         _ => failed(error),
     }
 }

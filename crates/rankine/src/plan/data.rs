@@ -31,6 +31,9 @@ pub struct DataPlan {
     pub max_truncated_share: f64,
     /// A new order each epoch.
     pub shuffle: bool,
+    /// Records in memory at a time, where the data is read while it is trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<usize>,
 }
 
 /// Where the held-out records come from.
@@ -86,6 +89,16 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
         decider.fault("max_seq_len", what, format!("give at most {limit}"));
     }
     let max_truncated_share = recipe.max_truncated_share.unwrap_or(defaults::MAX_TRUNCATED_SHARE);
+    let stream = recipe.streaming.unwrap_or(defaults::STREAMING);
+    if stream {
+        check_stream(decider, &validation);
+    } else if recipe.shuffle_buffer.is_some() {
+        decider.fault(
+            "shuffle_buffer",
+            "`shuffle_buffer` belongs to `streaming`",
+            "set `streaming: true`, or leave it out",
+        );
+    }
     let chat_template = recipe.chat_template.and_then(|template| chat_template(decider, template));
     (sources.all && decider.faults.len() == faults).then_some(DataPlan {
         datasets: sources.datasets,
@@ -97,7 +110,27 @@ pub(super) fn decide(decider: &mut Decider<'_>, sources: Sources, model: Option<
         waive: recipe.waive.unwrap_or_default(),
         max_truncated_share,
         shuffle: recipe.shuffle.unwrap_or(defaults::SHUFFLE),
+        stream: stream.then(|| recipe.shuffle_buffer.unwrap_or(defaults::SHUFFLE_BUFFER)),
     })
+}
+
+/// What cannot be known of data that was not read yet.
+fn check_stream(decider: &mut Decider<'_>, validation: &Validation) {
+    let recipe = &decider.file.recipe;
+    let weighted = recipe.datasets.iter().position(|dataset| dataset.weight.is_some_and(|weight| weight != 1.0));
+    if recipe.max_steps.is_none() {
+        let what = "`streaming` needs `max_steps`: how long an epoch is comes out only at its end";
+        decider.fault("streaming", what, "set `max_steps`");
+    }
+    if let Validation::Part(_) = validation {
+        let what = "`val_size` holds out a part of all records, and a stream does not know them";
+        let help = "name some: `val_datasets: [{path: .., split: \"train[:200]\"}]`, and train on \"train[200:]\"";
+        decider.fault("val_size", what, help);
+    }
+    if let Some(index) = weighted {
+        let what = "`weight` repeats or samples a whole dataset, and a stream does not know it";
+        decider.fault(&format!("datasets[{index}].weight"), what, "leave it out, or leave `streaming` out");
+    }
 }
 
 /// Each dataset with its path as it was found.
@@ -110,7 +143,7 @@ fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfi
         if dataset.max_records == Some(0) {
             decider.check(false, &format!("{path}.max_records"), 0.0, "at least 1");
         }
-        if let Some(found) = find_one(decider, &format!("{path}.path"), &dataset.path) {
+        if let Some(found) = find_one(decider, &format!("{path}.path"), dataset) {
             dataset.path = found.to_string_lossy().into_owned();
         }
     }
@@ -118,7 +151,8 @@ fn find_all(decider: &mut Decider<'_>, key: &str, mut datasets: Vec<DatasetConfi
 }
 
 /// A local path, or the folder of a dataset on the Hub.
-fn find_one(decider: &mut Decider<'_>, key: &str, path: &str) -> Option<PathBuf> {
+fn find_one(decider: &mut Decider<'_>, key: &str, dataset: &DatasetConfig) -> Option<PathBuf> {
+    let path = &dataset.path;
     if !may_be_dataset(path) || decider.find(path, exists).is_ok() {
         return decider.find_or_fault(key, path, exists);
     }
@@ -126,7 +160,7 @@ fn find_one(decider: &mut Decider<'_>, key: &str, path: &str) -> Option<PathBuf>
     if !decider.faults.is_empty() {
         return None;
     }
-    match decider.repositories.dataset(path, &decider.roots()) {
+    match decider.repositories.dataset(dataset, &decider.roots()) {
         Ok(found) => Some(found.folder),
         Err(error) => {
             decider.not_found(key, &error);

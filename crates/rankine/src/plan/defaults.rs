@@ -49,3 +49,7 @@ pub fn betas(optimizer: OptimizerKind) -> [f64; 2] {
 
 /// What AdamW adds to its denominator.
 pub const EPS: f64 = 1e-8;
+/// `streaming`.
+pub const STREAMING: bool = false;
+/// `shuffle_buffer`.
+pub const SHUFFLE_BUFFER: usize = 10_000;

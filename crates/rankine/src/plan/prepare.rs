@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rankine_data::proof::Proof;
+use rankine_data::proof::{HeldOut, Proof, ProofInput, prove};
 use rankine_data::{
-    DataError, Dataset, DatasetConfig, Example, Loader, LoaderConfig, RecordType, Remark, TextTokenizer,
-    TokenizeConfig, TokenizeReport, Tokenized, read_dataset, split_validation, tokenize_cached,
+    DataError, DatasetConfig, Examples, Loader, LoaderConfig, RecordType, Records, Remark, TextTokenizer,
+    TokenizeConfig, TokenizeReport, Tokenized, split_validation, tokenize_records, tokenize_stored,
 };
 use rankine_train::config::ScheduleConfig;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub struct Prepared {
     /// Trained on.
     pub loader: Loader,
     /// Held out.
-    pub validation: Vec<Example>,
+    pub validation: Examples,
     /// The numbers.
     pub forecast: Forecast,
     /// What the checks found.
@@ -76,6 +76,25 @@ pub struct DatasetForecast {
     pub validation: bool,
 }
 
+/// What tokenising needs besides the data.
+struct Pass<'a> {
+    tokenizer: &'a TextTokenizer,
+    cache: &'a Path,
+    progress: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+/// What came of it.
+struct Tokens {
+    examples: Examples,
+    report: TokenizeReport,
+    remarks: Vec<Remark>,
+    /// Of each dataset.
+    records: Vec<usize>,
+}
+
+/// Steps between checkpoints and evaluations of a stream, where nothing else is said.
+const STREAM_STEPS: usize = 500;
+
 impl Plan {
     /// Reads and tokenises the data; `cache` keeps the tokens for the next time. `progress` is told how many records
     /// are done and how many there are.
@@ -84,47 +103,63 @@ impl Plan {
     /// Data that cannot be used: files, records by line, a template that refuses them.
     pub fn prepare(&self, cache: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Prepared, Failure> {
         let tokenizer = base::tokenizer(&self.model.folder, self.data.chat_template.as_deref())?;
-        let mut forecasts = Vec::new();
-        let datasets = read_all(&self.data.datasets, false, &mut forecasts)?;
+        let pass = Pass { tokenizer: &tokenizer, cache, progress };
+        // Everything is found before anything is tokenised, which may take long.
+        // Of a stream the checks are made on what would be the first block.
+        let sampled = self.data.stream.map(|buffer| first_records(&self.data.datasets, buffer));
+        let datasets = open_all(sampled.as_ref().unwrap_or(&self.data.datasets))?;
         let held_out = match &self.data.validation {
-            Validation::Datasets(configs) => read_all(configs, true, &mut forecasts)?,
+            Validation::Datasets(configs) => open_all(configs)?,
             Validation::None | Validation::Part(_) => Vec::new(),
         };
-        for forecast in &mut forecasts {
-            forecast.path = self.label(Path::new(&forecast.path)).unwrap_or_else(|| forecast.path.clone());
-        }
-        let config = self.tokenize_config();
-        let tokenized = |datasets: &[Dataset]| -> Result<Tokenized, Failure> {
-            let (tokenized, _) =
-                tokenize_cached(cache, datasets, &tokenizer, &config, progress).map_err(data_failure)?;
-            self.check_vocabulary(&tokenized, &tokenizer)?;
-            Ok(tokenized)
-        };
-        let train = tokenized(&datasets)?;
+        let mut forecasts = Vec::new();
+        let train = self.tokenized(&datasets, &pass)?;
+        self.forecast(&datasets, &train, false, &mut forecasts);
         let mut remarks = train.remarks;
         let (examples, validation, validation_report) = match self.data.validation {
-            Validation::None => (train.examples, Vec::new(), None),
+            Validation::None => (train.examples, Examples::default(), None),
             Validation::Part(size) => {
-                let (train, validation) = split_validation(train.examples, size, self.training.seed);
+                let (train, validation) =
+                    split_validation(train.examples, size, self.training.seed).map_err(data_failure)?;
                 (train, validation, None)
             }
             Validation::Datasets(_) => {
-                let validation = tokenized(&held_out)?;
+                let validation = self.tokenized(&held_out, &pass)?;
+                self.forecast(&held_out, &validation, true, &mut forecasts);
                 // Datasets are counted on, so that no two records of the same file and line are taken for one.
                 let apart = |remark: Remark| Remark { dataset: remark.dataset + datasets.len() as u32, ..remark };
                 remarks.extend(validation.remarks.into_iter().map(apart));
                 (train.examples, validation.examples, Some(validation.report))
             }
         };
-        let proof = self.prove(&tokenizer, (&examples, &validation), &remarks, &forecasts);
+        let known = HeldOut::of(&validation).map_err(data_failure)?;
+        let records = forecasts.iter().map(|dataset| dataset.records).sum();
+        let input = ProofInput {
+            train: &examples,
+            validation: &validation,
+            held_out: &known,
+            remarks: &remarks,
+            records,
+            tokenizer: &tokenizer,
+        };
+        let proof = prove(&input, &self.proof_config()).map_err(data_failure)?;
         if examples.is_empty() {
             refuse(&proof, &[])?;
             return Err(nothing_left(train.report.records));
         }
         let pad_id = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
         let weights = self.data.datasets.iter().map(|dataset| dataset.weight.unwrap_or(1.0)).collect();
-        let train_examples = examples.len();
-        let loader = Loader::new(examples, weights, self.loader_config(pad_id));
+        let (loader, train_examples) = match self.data.stream {
+            None => {
+                let count = examples.len();
+                (Loader::new(examples, weights, self.loader_config(pad_id)), count)
+            }
+            Some(buffer) => {
+                let loader = self.stream(buffer, (examples, known), pad_id, &mut forecasts)?;
+                let trained = forecasts.iter().filter(|dataset| !dataset.validation);
+                (loader, trained.map(|dataset| dataset.records).sum())
+            }
+        };
         let (steps_per_epoch, total_steps) = self.steps(&loader);
         let evaluates = !validation.is_empty() || !self.training.sample_prompts.is_empty();
         let eval_steps = evaluates.then(|| self.training.eval_steps.unwrap_or(steps_per_epoch));
@@ -161,7 +196,7 @@ impl Plan {
         }
     }
 
-    fn loader_config(&self, pad_id: u32) -> LoaderConfig {
+    pub(super) fn loader_config(&self, pad_id: u32) -> LoaderConfig {
         LoaderConfig {
             micro_batch_size: self.training.micro_batch_size,
             gradient_accumulation_steps: self.training.gradient_accumulation_steps,
@@ -177,7 +212,8 @@ impl Plan {
     fn steps(&self, loader: &Loader) -> (usize, usize) {
         let first = loader.steps_in_epoch(0);
         if let Some(steps) = self.training.max_steps {
-            return (first, steps);
+            // A stream has no epoch to count by.
+            return (if loader.is_stream() { steps.min(STREAM_STEPS) } else { first }, steps);
         }
         let whole = self.training.epochs.floor() as usize;
         let rest = self.training.epochs - whole as f64;
@@ -188,22 +224,59 @@ impl Plan {
         (first, total.max(1))
     }
 
-    fn check_vocabulary(&self, tokenized: &Tokenized, tokenizer: &TextTokenizer) -> Result<(), Failure> {
-        let limit = self.model.config.vocab_size;
-        let outside = tokenized.examples.iter().find_map(|example| {
-            let id = example.input_ids.iter().find(|id| **id as usize >= limit)?;
-            Some((*id, example.source.clone()))
-        });
-        let Some((id, source)) = outside else {
-            return Ok(());
+    /// Tokens in a file of the cache; of a stream's first records, and of what is held out beside it, in memory: to
+    /// know a file of the cache again, all of the data would have to be read.
+    fn tokenized(&self, datasets: &[Records], pass: &Pass<'_>) -> Result<Tokens, Failure> {
+        let config = self.tokenize_config();
+        let (tokens, highest) = if self.data.stream.is_some() {
+            let made = tokenize_records(datasets, pass.tokenizer, &config, pass.progress);
+            let (Tokenized { examples, report, remarks }, records) = made.map_err(data_failure)?;
+            let highest = examples.iter().flat_map(|example| &example.input_ids).copied().max();
+            (Tokens { examples: examples.into(), report, remarks, records }, highest.unwrap_or_default())
+        } else {
+            let made = tokenize_stored(pass.cache, datasets, pass.tokenizer, &config, pass.progress);
+            let (stored, _) = made.map_err(data_failure)?;
+            let (report, remarks) = (stored.report().clone(), stored.remarks().to_vec());
+            let (records, highest) = (stored.records().to_vec(), stored.highest_id());
+            (Tokens { examples: stored.into(), report, remarks, records }, highest)
         };
-        let token = tokenizer.decode(&[id], false).unwrap_or_default();
-        let fault = Fault::new(format!(
-            "{source}: the tokenizer makes token {id} ({token:?}) of it, and the model's vocabulary has {limit}"
-        ));
-        Err(Failure::bad_input(
-            fault.help("the tokenizer belongs to another model: copy the one of this model into its folder"),
-        ))
+        if highest as usize >= self.model.config.vocab_size {
+            self.check_vocabulary(&tokens.examples, pass.tokenizer)?;
+        }
+        Ok(tokens)
+    }
+
+    fn check_vocabulary(&self, examples: &Examples, tokenizer: &TextTokenizer) -> Result<(), Failure> {
+        let limit = self.model.config.vocab_size;
+        for example in examples.iter() {
+            let example = example.map_err(data_failure)?;
+            let Some(id) = example.input_ids.iter().find(|id| **id as usize >= limit) else { continue };
+            let (source, token) = (&example.source, tokenizer.decode(&[*id], false).unwrap_or_default());
+            let fault = Fault::new(format!(
+                "{source}: the tokenizer makes token {id} ({token:?}) of it, and the model's vocabulary has {limit}"
+            ));
+            return Err(Failure::bad_input(
+                fault.help("the tokenizer belongs to another model: copy the one of this model into its folder"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn forecast(&self, datasets: &[Records], tokens: &Tokens, validation: bool, forecasts: &mut Vec<DatasetForecast>) {
+        let configs = match &self.data.validation {
+            Validation::Datasets(configs) if validation => configs,
+            _ => &self.data.datasets,
+        };
+        for ((config, dataset), records) in configs.iter().zip(datasets).zip(&tokens.records) {
+            forecasts.push(DatasetForecast {
+                path: self.label(Path::new(&config.path)).unwrap_or_else(|| config.path.clone()),
+                files: dataset.files().iter().map(|file| super::tidy(file)).collect(),
+                record_type: dataset.record_type(),
+                detected: dataset.detected(),
+                records: *records,
+                validation,
+            });
+        }
     }
 
     fn template_source(&self) -> String {
@@ -228,25 +301,17 @@ pub(crate) fn is_chat(record_type: RecordType) -> bool {
     }
 }
 
-fn read_all(
-    configs: &[DatasetConfig],
-    validation: bool,
-    forecasts: &mut Vec<DatasetForecast>,
-) -> Result<Vec<Dataset>, Failure> {
-    let mut datasets = Vec::new();
-    for config in configs {
-        let dataset = read_dataset(config, Path::new(".")).map_err(data_failure)?;
-        forecasts.push(DatasetForecast {
-            path: config.path.clone(),
-            files: dataset.files.iter().map(|file| super::tidy(file)).collect(),
-            record_type: dataset.record_type,
-            detected: dataset.detected,
-            records: dataset.records.len(),
-            validation,
-        });
-        datasets.push(dataset);
-    }
-    Ok(datasets)
+/// The datasets with only so many records of each.
+fn first_records(configs: &[DatasetConfig], most: usize) -> Vec<DatasetConfig> {
+    let first = |config: &DatasetConfig| DatasetConfig {
+        max_records: Some(config.max_records.map_or(most, |limit| limit.min(most))),
+        ..config.clone()
+    };
+    configs.iter().map(first).collect()
+}
+
+pub(super) fn open_all(configs: &[DatasetConfig]) -> Result<Vec<Records>, Failure> {
+    configs.iter().map(|config| Records::open(config, Path::new(".")).map_err(data_failure)).collect()
 }
 
 /// Data that cannot be used is bad input; a cache that cannot be written is a failure.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use rankine_models::attach::AdapterLayout;
 use rankine_nn::lora::AdapterKind;
 use rankine_train::config::OptimizerKind;
+use rankine_train::memory::MemoryForecast;
 use serde_json::{Value as Json, json};
 
 use super::device::dtype_name;
-use super::{Forecast, Plan, Validation};
+use super::{Forecast, GradientCheckpointing, Plan, Validation};
 use crate::recipe::BaseCompute;
 use crate::terminal::numbers::{bytes, count, counted, float, percent};
 use crate::terminal::table::columns;
@@ -40,7 +41,8 @@ impl Plan {
                 })
             })
             .collect();
-        json!({"plan": self, "forecast": forecast, "trained": trained})
+        let memory = self.memory(self.longest(forecast));
+        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": memory})
     }
 
     fn model_rows(&self, row: &mut impl FnMut(&str, String)) {
@@ -104,6 +106,7 @@ impl Plan {
                 (true, true) => "validation",
             };
             let detected = if dataset.detected { " (detected)" } else { "" };
+            let about = if self.data.stream.is_some() && !dataset.validation { "about " } else { "" };
             let files = match dataset.files.as_slice() {
                 [_] => String::new(),
                 several => format!(" in {} files", several.len()),
@@ -111,7 +114,7 @@ impl Plan {
             row(
                 name,
                 format!(
-                    "{}: {}{files}, {}{detected}",
+                    "{}: {about}{}{files}, {}{detected}",
                     dataset.path,
                     counted(dataset.records, "record"),
                     dataset.record_type
@@ -126,9 +129,22 @@ impl Plan {
         }
         let train = &forecast.train;
         let packing = if self.data.packing { ", packed" } else { "" };
-        row("tokens", format!("{}, of which {} are trained on", count(train.tokens), count(train.trained_tokens)));
-        let longest = format!("longest record {}", count(train.longest));
-        row("", format!("sequences of at most {}{packing}; {longest}", count(self.data.max_seq_len)));
+        let limit = format!("sequences of at most {}{packing}", count(self.data.max_seq_len));
+        match self.data.stream {
+            Some(buffer) => {
+                row("tokens", limit);
+                let at_a_time = counted(buffer, "record");
+                row(
+                    "",
+                    format!("read while training, {at_a_time} at a time; each block is checked when its turn comes"),
+                );
+            }
+            None => {
+                let tokens = (count(train.tokens), count(train.trained_tokens));
+                row("tokens", format!("{}, of which {} are trained on", tokens.0, tokens.1));
+                row("", format!("{limit}; longest record {}", count(train.longest)));
+            }
+        }
         let all = [Some(train), forecast.validation.as_ref()];
         let sum = |of: fn(&rankine_data::TokenizeReport) -> usize| {
             all.iter().flatten().map(|report| of(report)).sum::<usize>()
@@ -169,6 +185,20 @@ impl Plan {
                 training.gradient_accumulation_steps
             ),
         );
+        let longest = self.longest(forecast);
+        let (asked, decided) = (training.gradient_checkpointing, self.checkpointing(longest));
+        if asked != GradientCheckpointing::None {
+            let by = if asked == GradientCheckpointing::Auto { " (auto)" } else { "" };
+            row("", format!("activations computed again: {decided}{by}"));
+        }
+        if let Some(memory) = self.memory(longest) {
+            row("memory", format!("about {} at its peak", bytes(memory.total())));
+            let MemoryForecast { base, trained, optimizer, activations, scratch, program } = memory;
+            let [base, trained, optimizer, activations, scratch, program] =
+                [base, trained, optimizer, activations, scratch, program].map(bytes);
+            row("", format!("base {base}, trained with gradients {trained}, optimizer {optimizer}"));
+            row("", format!("activations {activations}, scratch {scratch}, program {program}"));
+        }
         row(
             "learning",
             format!(

@@ -1,28 +1,19 @@
 //! The checks of the data: run with every plan, and what stops a run.
 
-use rankine_data::proof::{Finding, Proof, ProofConfig, ProofInput, prove};
-use rankine_data::{Example, Remark, TextTokenizer};
+use rankine_data::proof::{Finding, Proof, ProofConfig};
 
-use super::{DatasetForecast, Plan};
+use super::Plan;
 use crate::fault::{BadInput, Failure, Fault, Source};
 
 impl Plan {
-    /// Runs every check.
-    pub(super) fn prove(
-        &self,
-        tokenizer: &TextTokenizer,
-        (train, validation): (&[Example], &[Example]),
-        remarks: &[Remark],
-        datasets: &[DatasetForecast],
-    ) -> Proof {
-        let records = datasets.iter().map(|dataset| dataset.records).sum();
-        let config = ProofConfig {
+    /// What the checks ask for.
+    pub(super) fn proof_config(&self) -> ProofConfig {
+        ProofConfig {
             max_seq_len: self.data.max_seq_len,
             train_on: self.data.train_on,
             max_truncated_share: self.data.max_truncated_share,
             waive: self.data.waive.clone(),
-        };
-        prove(&ProofInput { train, validation, remarks, records, tokenizer }, &config)
+        }
     }
 }
 

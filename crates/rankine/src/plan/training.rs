@@ -4,7 +4,7 @@ use rankine_nn::lora::AdapterKind;
 use rankine_train::config::{LrScheduler, OptimizerConfig, OptimizerKind};
 use serde::Serialize;
 
-use super::{Decider, defaults};
+use super::{Backend, Decider, DevicePlan, defaults};
 
 /// How it is trained. What depends on the number of records is decided when they are known ([`super::Forecast`]).
 #[derive(Debug, Serialize)]
@@ -29,6 +29,8 @@ pub struct TrainingPlan {
     pub max_grad_norm: Option<f64>,
     /// Embedding noise.
     pub neftune_alpha: Option<f64>,
+    /// Which layers compute their activations again.
+    pub gradient_checkpointing: GradientCheckpointing,
     /// Decides every random choice.
     pub seed: u64,
     /// Steps between evaluations; an epoch's where `None`.
@@ -43,6 +45,57 @@ pub struct TrainingPlan {
     pub load_best: bool,
     /// Continued at each evaluation.
     pub sample_prompts: Vec<String>,
+}
+
+/// Which layers keep their input alone and compute the rest again in the backward pass. The last one never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GradientCheckpointing {
+    /// None.
+    None,
+    /// All.
+    Block,
+    /// The last of each so many.
+    Every(usize),
+    /// None where that fits the memory that is free, else all.
+    Auto,
+}
+
+impl GradientCheckpointing {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "none" => Some(Self::None),
+            "block" => Some(Self::Block),
+            "auto" => Some(Self::Auto),
+            _ => text.strip_prefix("every ")?.trim().parse().ok().filter(|count| *count > 0).map(Self::Every),
+        }
+    }
+
+    /// Whether layer `index` does.
+    pub fn again(self, index: usize) -> bool {
+        match self {
+            // `Plan::checkpointing` decides `auto`.
+            Self::None | Self::Auto => false,
+            Self::Block => true,
+            Self::Every(count) => (index + 1).is_multiple_of(count),
+        }
+    }
+}
+
+impl std::fmt::Display for GradientCheckpointing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Block => f.write_str("block"),
+            Self::Auto => f.write_str("auto"),
+            Self::Every(count) => write!(f, "every {count}"),
+        }
+    }
+}
+
+impl Serialize for GradientCheckpointing {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// How long the learning rate rises.
@@ -65,11 +118,29 @@ impl Warmup {
     }
 }
 
-pub(super) fn decide(decider: &mut Decider<'_>) -> Option<TrainingPlan> {
+fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> GradientCheckpointing {
+    let Some(text) = &decider.file.recipe.gradient_checkpointing else { return GradientCheckpointing::None };
+    let Some(found) = GradientCheckpointing::parse(text) else {
+        let what = format!(
+            "`gradient_checkpointing` is `{text}`; expected `none`, `block`, `auto` or `every N` with N of at least 1"
+        );
+        decider.fault("gradient_checkpointing", what, "");
+        return GradientCheckpointing::None;
+    };
+    if let Some(device) = device.filter(|device| device.backend != Backend::Cpu && found != GradientCheckpointing::None)
+    {
+        let what = format!("`gradient_checkpointing: {found}` is for the CPU, and the device is {device}");
+        decider.fault("gradient_checkpointing", what, "leave it out, and take a smaller `micro_batch_size`");
+    }
+    found
+}
+
+pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> Option<TrainingPlan> {
     let faults = decider.faults.len();
     let recipe = decider.file.recipe.clone();
     let adapter = recipe.adapter.unwrap_or_default();
     let epochs = recipe.epochs.unwrap_or(defaults::EPOCHS);
+    let gradient_checkpointing = gradient_checkpointing(decider, device);
     let positive = |number: f64| number.is_finite() && number > 0.0;
     decider.check(positive(epochs), "epochs", epochs, "a number above 0");
     let learning_rate = recipe.learning_rate.unwrap_or_else(|| defaults::learning_rate(adapter));
@@ -105,6 +176,7 @@ pub(super) fn decide(decider: &mut Decider<'_>) -> Option<TrainingPlan> {
         optimizer,
         max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
         neftune_alpha: recipe.neftune_alpha,
+        gradient_checkpointing,
         seed: recipe.seed.unwrap_or(defaults::SEED),
         eval_steps: recipe.eval_steps,
         save_steps: recipe.save_steps,

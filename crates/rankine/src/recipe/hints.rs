@@ -202,19 +202,19 @@ const SECTION_SPELLINGS: &[(&str, &[&str], &str)] = &[
 /// Keys of other tools that need no key here, or cannot be had yet.
 const NOTES: &[(&[&str], &str)] = &[
     (
-        &["load_in_4bit", "load_in_8bit", "quantization_bit", "quantize", "bnb_*", "quantization*", "gptq", "qlora"],
-        "a quantised base is not supported yet; `dtype: bf16` halves its memory",
+        &["load_in_4bit", "load_in_8bit", "quantization_bit", "bnb_*", "quantization*", "gptq", "qlora"],
+        "a base in 4 or 8 bits is `quantize: nf4`, `int4` or `int8`",
     ),
     (
         &[
-            "gradient_checkpointing*",
+            "gradient_checkpointing_*",
             "enable_activation_*",
             "grad_checkpoint",
             "disable_gradient_checkpointing",
             "use_gradient_checkpointing",
             "activation_checkpointing",
         ],
-        "recomputing activations is not supported yet; a smaller `micro_batch_size` with more `gradient_accumulation_steps` needs less memory",
+        "computing activations again is `gradient_checkpointing: block`",
     ),
     (
         &[

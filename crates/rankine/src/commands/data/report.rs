@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rankine_data::proof::{Fill, Proof, RecordView, SetStatistics, fill, view};
-use rankine_data::{DatasetConfig, Example, IGNORED, TokenizeReport, read_dataset};
+use rankine_data::{DataError, Example, IGNORED, Records, TokenizeReport};
 use serde::Serialize;
 
 use crate::commands::open::stop_tokens;
@@ -50,21 +50,23 @@ pub(super) struct UnknownStops {
 }
 
 impl UnknownStops {
-    fn of(plan: &Plan, prepared: &Prepared) -> Option<Self> {
+    fn of(plan: &Plan, prepared: &Prepared) -> Result<Option<Self>, DataError> {
         let tokenizer = &prepared.tokenizer;
         let stops = stop_tokens(&plan.model.folder, tokenizer);
         let last = |example: &Example| {
             let trained = example.labels.iter().zip(&example.input_ids).rev().filter(|(label, _)| **label != IGNORED);
             trained.map(|(_, id)| *id).find(|id| tokenizer.is_special(*id))
         };
-        let ends: Vec<u32> =
-            prepared.loader.examples().iter().filter_map(last).filter(|id| !stops.contains(id)).collect();
+        let mut ends = Vec::new();
+        for example in prepared.loader.examples().iter() {
+            ends.extend(last(&*example?).filter(|id| !stops.contains(id)));
+        }
         let spelled = |id: &u32| tokenizer.decode(&[*id], false).unwrap_or_default();
-        Some(Self {
+        Ok(ends.first().map(|first| Self {
             examples: ends.len(),
-            ends_in: spelled(ends.first()?),
+            ends_in: spelled(first),
             stops_at: stops.iter().map(spelled).collect(),
-        })
+        }))
     }
 }
 
@@ -106,11 +108,11 @@ impl<'a> Report<'a> {
             packing,
             tokenized: &forecast.train,
             tokenized_validation: forecast.validation.as_ref(),
-            train: SetStatistics::of(loader.examples()),
-            validation: held_out.then(|| SetStatistics::of(&prepared.validation)),
+            train: SetStatistics::of(loader.examples()).map_err(data_failure)?,
+            validation: held_out.then(|| SetStatistics::of(&prepared.validation)).transpose().map_err(data_failure)?,
             fill: fill(loader, packing),
             fill_otherwise: fill(loader, !packing),
-            unknown_stops: UnknownStops::of(plan, prepared),
+            unknown_stops: UnknownStops::of(plan, prepared).map_err(data_failure)?,
             proof: &prepared.proof,
             records: shown,
             by_number: !numbers.is_empty(),
@@ -143,10 +145,12 @@ fn shown(plan: &Plan, prepared: &Prepared, number: usize) -> Result<Shown, Failu
             place -= forecast.records;
             continue;
         }
-        let config = DatasetConfig { max_records: Some(place), ..config.clone() };
-        let dataset = read_dataset(&config, Path::new(".")).map_err(data_failure)?;
-        let Some(record) = dataset.records.last() else { break };
-        let view = view(record, &prepared.tokenizer, &plan.tokenize_config());
+        let mut reader = Records::open(config, Path::new(".")).map_err(data_failure)?.read();
+        reader.skip(place - 1).map_err(data_failure)?;
+        let Some(Ok(record)) = reader.next_batch(1).map_err(data_failure)?.and_then(|mut batch| batch.pop()) else {
+            break;
+        };
+        let view = view(&record, &prepared.tokenizer, &plan.tokenize_config());
         let view = view.map_or_else(|error| View::Refused { error: chain(&error) }, View::Tokens);
         return Ok(Shown { record: number, view });
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rankine_data::Example;
+use rankine_data::{DataError, Loader};
 use rankine_models::gguf;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -12,14 +12,28 @@ use sha2::{Digest, Sha256};
 use crate::plan::{Forecast, Plan};
 
 /// Everything that decides the numbers of a run, each under its key in a recipe.
-pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -> Json {
-    let mut hash = Sha256::new();
-    for example in examples {
-        hash.update((example.input_ids.len() as u64).to_le_bytes());
-        example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-        example.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
-    }
-    let data = short(hash);
+///
+/// # Errors
+/// Examples that cannot be read any more.
+pub(super) fn identity(plan: &Plan, forecast: &Forecast, loader: &Loader) -> Result<Json, DataError> {
+    let data = match loader.is_stream() {
+        false => {
+            let mut hash = Sha256::new();
+            for example in loader.examples().iter() {
+                let example = example?;
+                hash.update((example.input_ids.len() as u64).to_le_bytes());
+                example.input_ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                example.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+            }
+            json!(short(hash))
+        }
+        // A stream is not read twice: its names, sizes and settings stand for it.
+        true => {
+            let files = forecast.datasets.iter().flat_map(|dataset| &dataset.files);
+            let sizes: Vec<_> = files.map(|file| (file, fs::metadata(file).map_or(0, |about| about.len()))).collect();
+            json!([sizes, plan.data.datasets, plan.data.stream])
+        }
+    };
     let (training, model) = (&plan.training, &plan.model);
     let mut identity = Map::new();
     let nested = [
@@ -40,7 +54,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
         ("base_compute", json!(model.base_compute)),
         ("quantize", json!(model.quantize)),
         ("adapter", json!(plan.adapter.kind)),
-        ("data", json!(data)),
+        ("data", data),
         ("weights", json!(plan.data.datasets.iter().map(|dataset| dataset.weight).collect::<Vec<_>>())),
         ("max_seq_len", json!(plan.data.max_seq_len)),
         ("packing", json!(plan.data.packing)),
@@ -52,7 +66,7 @@ pub(super) fn identity(plan: &Plan, forecast: &Forecast, examples: &[Example]) -
         ("seed", json!(training.seed)),
     ];
     identity.extend(plain.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    Json::Object(identity)
+    Ok(Json::Object(identity))
 }
 
 /// A mark of the base's weights that costs no pass over them: the size, the beginning and the end of each file.
