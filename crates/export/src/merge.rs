@@ -14,6 +14,9 @@ use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
 use crate::product::{Matrix, add_product};
 
+/// Takes some rows of a tensor in f32, with the number of the first value.
+pub(crate) type UseBlock<'a> = dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError> + 'a;
+
 /// Values of a block: 16 MB of f32.
 const BLOCK: usize = 1 << 22;
 
@@ -61,10 +64,7 @@ impl Output<'_> {
     }
 
     /// Gives the values to `use_block` in f32, some rows at a time, with the number of the first value.
-    pub(crate) fn for_each_block(
-        &self,
-        use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+    pub(crate) fn for_each_block(&self, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
         match &self.change {
             Change::Kept => blocks(&self.base, use_block),
             Change::Replaced(saved) => blocks(saved, use_block),
@@ -72,11 +72,7 @@ impl Output<'_> {
         }
     }
 
-    fn merge(
-        &self,
-        change: &LowRank<'_>,
-        use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+    fn merge(&self, change: &LowRank<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
         let &[rows, columns] = self.base.shape.as_slice() else { return Ok(()) };
         if rows == 0 || columns == 0 {
             return Ok(());
@@ -141,10 +137,7 @@ fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Res
 }
 
 /// The tensor's values, whole rows at a time.
-fn blocks(
-    from: &StoredTensor<'_>,
-    use_block: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-) -> Result<(), ExportError> {
+fn blocks(from: &StoredTensor<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
     let columns = from.shape.last().copied().unwrap_or(1).max(1);
     let size = (BLOCK / columns).max(1) * columns;
     let mut values = vec![0.0; size.min(from.len())];
