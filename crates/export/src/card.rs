@@ -12,7 +12,7 @@ use rankine_models::drift::Drift;
 use rankine_models::gguf;
 use serde::{Deserialize, Serialize};
 
-use crate::ExportInputs;
+use crate::{ExportInputs, Weights};
 
 /// The name of the file.
 pub(crate) const FILE: &str = "README.md";
@@ -119,8 +119,15 @@ impl Card {
             let _ = writeln!(
                 text,
                 "\nThe files were read back and compared with base and adapter in f32 on {} held-out tokens: no logit \
-                 differs by more than {:.2e} (the largest is {:.1}), and {} of {} likeliest tokens are the same.",
-                proof.positions, proof.max_abs, proof.max_logit, proof.same_argmax, proof.positions
+                 differs by more than {:.2e} (the largest is {:.1}), and {} of {} likeliest tokens are the same. The KL \
+                 divergence of the next token is {:.2e} on average, and 99 of 100 are below {:.2e}.",
+                proof.positions,
+                proof.max_abs,
+                proof.max_logit,
+                proof.same_argmax,
+                proof.positions,
+                proof.kl_mean,
+                proof.kl_p99
             );
         }
         provenance(&mut text, &self.made_of);
@@ -182,6 +189,30 @@ pub(crate) fn merged(
     card
 }
 
+/// The card of a GGUF file, of a model or of the adapter alone; `usage` is what runs it.
+pub(crate) fn gguf(
+    inputs: &ExportInputs<'_>,
+    adapter: Option<&AdapterFile>,
+    base_model: Option<&str>,
+    weights: Weights,
+    usage: String,
+) -> Card {
+    let (relation, what) = match weights {
+        Weights::Merged => ("finetune", "GGUF"),
+        Weights::Adapter => ("adapter", "adapter GGUF"),
+    };
+    let mut head = front_matter(inputs, base_model, relation, "gguf", &["llama.cpp".to_owned()]);
+    heading(&mut head, inputs, base_model, what);
+    table(&mut head, inputs, adapter, base_model);
+    Card { head, notes: Vec::new(), made_of: made_of(inputs, adapter), usage }
+}
+
+/// The licence's identifier: what the user said, else the base's.
+pub(crate) fn license(inputs: &ExportInputs<'_>) -> Option<String> {
+    let license = inputs.facts.license.clone().or_else(|| base_license(inputs.base));
+    license.filter(|name| is_identifier(name))
+}
+
 fn front_matter(
     inputs: &ExportInputs<'_>,
     base_model: Option<&str>,
@@ -195,8 +226,7 @@ fn front_matter(
         let _ = writeln!(text, "base_model: {id}\nbase_model_relation: {relation}");
     }
     let _ = writeln!(text, "library_name: {library}\npipeline_tag: text-generation");
-    let license = inputs.facts.license.clone().or_else(|| base_license(inputs.base));
-    if let Some(license) = license.filter(|name| is_identifier(name)) {
+    if let Some(license) = license(inputs) {
         let _ = writeln!(text, "license: {license}");
     }
     let datasets: Vec<&str> = inputs.facts.datasets.iter().map(|d| d.name.as_str()).filter(|n| is_hub_id(n)).collect();
@@ -299,7 +329,7 @@ fn base_license(base: &Path) -> Option<String> {
 }
 
 /// `organisation/name`, and nothing that YAML could read as something else. A folder of that name is not meant for it.
-fn is_hub_id(name: &str) -> bool {
+pub(crate) fn is_hub_id(name: &str) -> bool {
     name.split_once('/').is_some_and(|(one, other)| is_identifier(one) && is_identifier(other))
         && !Path::new(name).is_dir()
 }

@@ -5,6 +5,7 @@ mod adapter;
 mod bedrock;
 mod finding;
 mod folder;
+mod gguf;
 mod mlx;
 mod model;
 mod repository;
@@ -57,6 +58,8 @@ pub(crate) fn check_within(path: &Path, target: Target, limits: &Limits) -> Resu
         Target::Vllm => adapter::check(&mut folder, "", adapter::Reader::Vllm),
         Target::Mlx => mlx::check(&mut folder),
         Target::Merged => check_model(&mut folder),
+        Target::Gguf => gguf::check(&mut folder),
+        Target::Ollama => gguf::check_ollama(&mut folder),
         Target::Bedrock => {
             check_model(&mut folder);
             bedrock::check(&mut folder, limits);

@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rankine_models::adapter_file::AdapterFileError;
+use rankine_models::config::ConfigError;
 use rankine_models::gguf::GgufError;
-use rankine_models::weights::{StoredDtype, WeightsError};
+use rankine_models::weights::WeightsError;
 use thiserror::Error;
 
 use crate::Target;
@@ -57,7 +58,7 @@ pub enum ExportError {
         /// The value.
         value: f32,
         /// The type.
-        dtype: StoredDtype,
+        dtype: &'static str,
     },
     /// `target: peft` of a model that has no adapter.
     #[error("there is no adapter to export: the model was trained in full; use the target `merged`")]
@@ -115,6 +116,17 @@ pub enum ExportError {
         /// The folder it would change.
         source_folder: PathBuf,
     },
+    /// What the target's format cannot say, or its readers would understand in another way; all of it.
+    #[error("the target `{target}` cannot hold this:\n  {}", reasons.join("\n  "))]
+    Inexpressible {
+        /// The target.
+        target: Target,
+        /// A sentence for each.
+        reasons: Vec<String>,
+    },
+    /// The shape of the model.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file that the target cannot do without.
     #[error("{}: missing; it is needed for the target `{target}`", file.display())]
     MissingFile {

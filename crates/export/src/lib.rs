@@ -10,11 +10,13 @@ pub mod check;
 mod companions;
 mod deploy;
 mod error;
+mod gguf;
 mod hf_endpoint;
 mod merge;
 mod merge_plan;
 mod merged;
 mod mlx;
+mod ollama;
 mod output;
 mod peft;
 mod portable;
@@ -27,7 +29,7 @@ mod vllm;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rankine_models::adapter_file::{Adapter, read_adapter};
+use rankine_models::adapter_file::{Adapter, AdapterConfig, read_adapter, read_config};
 use rankine_models::drift::Drift;
 use rankine_models::weights::write_aside;
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,7 @@ pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
 pub use portable::PortableFault;
-pub use target::{ExportConfig, ExportDtype, Form, Target, UnusedSetting, Weights};
+pub use target::{ExportConfig, ExportDtype, Form, GgufQuantize, Target, UnusedSetting, Weights};
 
 use card::Card;
 use check::{Finding, Level};
@@ -127,6 +129,8 @@ pub fn write(
         (Target::Sagemaker, _) => sagemaker::write_adapter(inputs, folder, &name)?,
         (Target::Vllm, _) => vllm::write(inputs, folder, &name)?,
         (Target::Mlx, _) => mlx::write(inputs, folder)?,
+        (Target::Gguf, _) => gguf::write(config, inputs, folder, progress)?,
+        (Target::Ollama, _) => ollama::write(config, inputs, folder, &name, progress)?,
     };
     let Made { base_model, changed_tensors, kept_tensors, untied, card } = made;
     write_aside(&folder.join(card::FILE), card.render(None).as_bytes())?;
@@ -147,7 +151,9 @@ pub fn write(
         warnings,
         files: BTreeMap::new(),
     };
-    Ok(WrittenExport { config: config.clone(), name, folder: output, card, report })
+    let base = inputs.base.to_owned();
+    let trained = inputs.adapter.map(read_config).transpose()?;
+    Ok(WrittenExport { config: config.clone(), name, base, trained, folder: output, card, report })
 }
 
 /// Writes an export of `inputs` and puts it at `out`.
@@ -165,6 +171,9 @@ pub fn export(
 pub struct WrittenExport {
     config: ExportConfig,
     name: String,
+    /// What it was made of, for what a format does not say again.
+    base: PathBuf,
+    trained: Option<AdapterConfig>,
     folder: OutputFolder,
     card: Card,
     report: ExportReport,
@@ -196,6 +205,10 @@ impl WrittenExport {
         Ok(match (self.config.form(), self.config.target) {
             (Form::Model, _) => ReadBack::Model(folder.to_owned()),
             (Form::MlxAdapter, _) => ReadBack::Adapter(Box::new(mlx::read(folder)?)),
+            (Form::GgufAdapter, _) => {
+                let trained = self.trained.as_ref().ok_or(ExportError::NoAdapter)?;
+                ReadBack::Adapter(Box::new(gguf::lora::read(folder, &self.base, trained)?))
+            }
             (Form::Adapter, Target::Sagemaker) => {
                 ReadBack::Adapter(Box::new(read_adapter(&sagemaker::adapter_folder(folder, &self.name))?))
             }

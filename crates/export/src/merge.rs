@@ -14,6 +14,9 @@ use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
 use crate::product::{Matrix, add_product};
 
+/// Takes some rows of a tensor in f32, with the number of the first value.
+pub(crate) type UseBlock<'a> = dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError> + 'a;
+
 /// Values of a block: 16 MB of f32.
 const BLOCK: usize = 1 << 22;
 
@@ -45,34 +48,31 @@ pub(crate) fn write_weights(
 
 impl Output<'_> {
     fn write(&self, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+        let from = match &self.change {
+            Change::Kept => Some(&self.base),
+            Change::Replaced(saved) => Some(saved),
+            Change::LowRank(_) => None,
+        };
+        let same = from.filter(|from| from.dtype == self.dtype);
+        match same.and_then(|from| Some((from, from.plain_bytes()?))) {
+            Some((from, bytes)) => copy(from, bytes, sink),
+            None => self.for_each_block(&mut |first, values| {
+                self.refuse_overflow(values, first)?;
+                Ok(sink.put(&encode(self.dtype, values))?)
+            }),
+        }
+    }
+
+    /// Gives the values to `use_block` in f32, some rows at a time, with the number of the first value.
+    pub(crate) fn for_each_block(&self, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
         match &self.change {
-            Change::Kept => self.cast(&self.base, sink),
-            Change::Replaced(saved) => self.cast(saved, sink),
-            Change::LowRank(change) => self.merge(change, sink),
+            Change::Kept => blocks(&self.base, use_block),
+            Change::Replaced(saved) => blocks(saved, use_block),
+            Change::LowRank(change) => self.merge(change, use_block),
         }
     }
 
-    /// The values of `from`: its own bytes where the type stays.
-    fn cast(&self, from: &StoredTensor<'_>, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
-        let same = from.plain_bytes().filter(|_| from.dtype == self.dtype);
-        let mut values = vec![0.0; if same.is_some() { 0 } else { BLOCK.min(from.len()) }];
-        for start in (0..from.len()).step_by(BLOCK) {
-            let end = from.len().min(start + BLOCK);
-            if let Some(bytes) = same {
-                let width = self.dtype.bytes();
-                sink.put(&bytes[start * width..end * width])?;
-            } else {
-                let values = &mut values[..end - start];
-                from.read_into(start..end, values);
-                self.refuse_overflow(values, start)?;
-                sink.put(&encode(self.dtype, values))?;
-            }
-            from.release(start..end);
-        }
-        Ok(())
-    }
-
-    fn merge(&self, change: &LowRank<'_>, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+    fn merge(&self, change: &LowRank<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
         let &[rows, columns] = self.base.shape.as_slice() else { return Ok(()) };
         if rows == 0 || columns == 0 {
             return Ok(());
@@ -100,8 +100,7 @@ impl Output<'_> {
                 let (tensor, row) = (self.name.clone(), first + at / columns);
                 return Err(ExportError::NotFinite { tensor, row, value: block[at] });
             }
-            self.refuse_overflow(block, first * columns)?;
-            Ok(sink.put(&encode(self.dtype, block))?)
+            use_block(first * columns, block)
         })
     }
 
@@ -119,11 +118,37 @@ impl Output<'_> {
                 tensor: self.name.clone(),
                 row: (first + at) / columns,
                 value: values[at],
-                dtype: self.dtype,
+                dtype: self.dtype.name(),
             }),
             None => Ok(()),
         }
     }
+}
+
+/// The tensor's own bytes.
+fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+    let width = from.dtype.bytes();
+    for start in (0..from.len()).step_by(BLOCK) {
+        let end = from.len().min(start + BLOCK);
+        sink.put(&bytes[start * width..end * width])?;
+        from.release(start..end);
+    }
+    Ok(())
+}
+
+/// The tensor's values, whole rows at a time.
+fn blocks(from: &StoredTensor<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
+    let columns = from.shape.last().copied().unwrap_or(1).max(1);
+    let size = (BLOCK / columns).max(1) * columns;
+    let mut values = vec![0.0; size.min(from.len())];
+    for start in (0..from.len()).step_by(size) {
+        let end = from.len().min(start + size);
+        let values = &mut values[..end - start];
+        from.read_into(start..end, values);
+        use_block(start, values)?;
+        from.release(start..end);
+    }
+    Ok(())
 }
 
 /// `row * magnitude / |row|`.

@@ -25,12 +25,25 @@ pub enum Target {
     Vllm,
     /// An adapter that mlx-lm loads.
     Mlx,
+    /// One GGUF file for llama.cpp, LM Studio and others: a merged model, or the adapter.
+    Gguf,
+    /// A GGUF file and the Modelfile with which Ollama runs it.
+    Ollama,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Self; 7] =
-        [Self::Peft, Self::Merged, Self::Bedrock, Self::HfEndpoint, Self::Sagemaker, Self::Vllm, Self::Mlx];
+    pub const ALL: [Self; 9] = [
+        Self::Peft,
+        Self::Merged,
+        Self::Bedrock,
+        Self::HfEndpoint,
+        Self::Sagemaker,
+        Self::Vllm,
+        Self::Mlx,
+        Self::Gguf,
+        Self::Ollama,
+    ];
 
     /// As a recipe and the command line write it.
     pub fn name(self) -> &'static str {
@@ -42,6 +55,8 @@ impl Target {
             Self::Sagemaker => "sagemaker",
             Self::Vllm => "vllm",
             Self::Mlx => "mlx",
+            Self::Gguf => "gguf",
+            Self::Ollama => "ollama",
         }
     }
 
@@ -55,6 +70,8 @@ impl Target {
             Self::Sagemaker => "folder for Amazon SageMaker",
             Self::Vllm => "adapter for vLLM",
             Self::Mlx => "adapter for mlx-lm",
+            Self::Gguf => "GGUF file for llama.cpp",
+            Self::Ollama => "folder for Ollama",
         }
     }
 }
@@ -108,6 +125,28 @@ impl From<StoredDtype> for ExportDtype {
     }
 }
 
+/// Blocks of small integers with a scale each, in place of a merged model's floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GgufQuantize {
+    /// 8 bits and a scale for 32 values.
+    Q8_0,
+    /// 4 bits and a scale for 32 values; the head has 8.
+    Q4_0,
+}
+
+impl FromStr for GgufQuantize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "q8_0" => Ok(Self::Q8_0),
+            "q4_0" => Ok(Self::Q4_0),
+            _ => Err("expected q8_0 or q4_0".to_owned()),
+        }
+    }
+}
+
 /// Which weights a platform is given that takes either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -138,11 +177,13 @@ pub struct ExportConfig {
     pub target: Target,
     /// Type of a merged model's weights; each tensor keeps the base's where absent.
     pub dtype: Option<ExportDtype>,
+    /// `gguf` and `ollama`: integers in place of the merged model's floats.
+    pub quantize: Option<GgufQuantize>,
     /// Largest file of a merged model's weights, in bytes.
     pub max_shard_bytes: u64,
     /// `peft`: one rank and one scale for every module, for readers that know no more.
     pub portable: bool,
-    /// `hf-endpoint` and `sagemaker`: which weights.
+    /// `hf-endpoint`, `sagemaker` and `gguf`: which weights.
     pub weights: Weights,
     /// `hf-endpoint`: a `handler.py`, for endpoints without an engine of their own.
     pub handler: bool,
@@ -169,6 +210,8 @@ pub enum Form {
     Adapter,
     /// An adapter in mlx-lm's format.
     MlxAdapter,
+    /// An adapter in a GGUF file.
+    GgufAdapter,
 }
 
 impl ExportConfig {
@@ -177,6 +220,7 @@ impl ExportConfig {
         Self {
             target,
             dtype: None,
+            quantize: None,
             max_shard_bytes: DEFAULT_MAX_SHARD_BYTES,
             portable: false,
             weights: Weights::default(),
@@ -188,13 +232,13 @@ impl ExportConfig {
     /// What the folder can be read back as.
     pub fn form(&self) -> Form {
         match (self.target, self.weights) {
-            (Target::Merged | Target::Bedrock, _) | (Target::HfEndpoint | Target::Sagemaker, Weights::Merged) => {
-                Form::Model
-            }
+            (Target::Merged | Target::Bedrock | Target::Ollama, _)
+            | (Target::HfEndpoint | Target::Sagemaker | Target::Gguf, Weights::Merged) => Form::Model,
             (Target::Peft | Target::Vllm, _) | (Target::HfEndpoint | Target::Sagemaker, Weights::Adapter) => {
                 Form::Adapter
             }
             (Target::Mlx, _) => Form::MlxAdapter,
+            (Target::Gguf, Weights::Adapter) => Form::GgufAdapter,
         }
     }
 
@@ -206,16 +250,26 @@ impl ExportConfig {
                 unused.push(UnusedSetting { setting, reason });
             }
         };
-        let takes_either = matches!(self.target, Target::HfEndpoint | Target::Sagemaker);
+        let takes_either = matches!(self.target, Target::HfEndpoint | Target::Sagemaker | Target::Gguf);
         note(
             self.weights == Weights::Adapter && !takes_either,
             "weights",
-            "only hf-endpoint and sagemaker take either",
+            "only hf-endpoint, sagemaker and gguf take either",
         );
+        let gguf = matches!(self.target, Target::Gguf | Target::Ollama) && self.form() == Form::Model;
+        note(self.quantize.is_some() && !gguf, "quantize", "it is for a merged model as `gguf` or `ollama`");
         note(self.dtype.is_some() && self.form() != Form::Model, "dtype", "an adapter's tensors are f32");
+        note(
+            self.dtype.is_some() && gguf && self.quantize.is_some(),
+            "dtype",
+            "`quantize` says how the weights are stored",
+        );
         note(self.portable && self.target != Target::Peft, "portable", "it is for the target `peft`");
         note(self.handler && self.target != Target::HfEndpoint, "handler", "it is for the target `hf-endpoint`");
-        let named = matches!(self.target, Target::Bedrock | Target::Sagemaker | Target::Vllm | Target::HfEndpoint);
+        let named = matches!(
+            self.target,
+            Target::Bedrock | Target::Sagemaker | Target::Vllm | Target::HfEndpoint | Target::Ollama
+        );
         note(self.name.is_some() && !named, "name", "the target's files name no model");
         unused
     }
@@ -239,16 +293,19 @@ mod tests {
         let unused = |config: ExportConfig| config.unused().iter().map(|unused| unused.setting).collect::<Vec<_>>();
         let all = |target| ExportConfig {
             dtype: Some(ExportDtype::F16),
+            quantize: Some(GgufQuantize::Q8_0),
             portable: true,
             weights: Weights::Adapter,
             handler: true,
             name: Some("x".into()),
             ..ExportConfig::new(target)
         };
-        assert_eq!(unused(all(Target::Merged)), ["weights", "portable", "handler", "name"]);
-        assert_eq!(unused(all(Target::Peft)), ["weights", "dtype", "handler", "name"]);
-        assert_eq!(unused(all(Target::HfEndpoint)), ["dtype", "portable"]);
-        assert_eq!(unused(all(Target::Vllm)), ["weights", "dtype", "portable", "handler"]);
+        assert_eq!(unused(all(Target::Merged)), ["weights", "quantize", "portable", "handler", "name"]);
+        assert_eq!(unused(all(Target::Peft)), ["weights", "quantize", "dtype", "handler", "name"]);
+        assert_eq!(unused(all(Target::HfEndpoint)), ["quantize", "dtype", "portable"]);
+        assert_eq!(unused(all(Target::Vllm)), ["weights", "quantize", "dtype", "portable", "handler"]);
+        assert_eq!(unused(all(Target::Gguf)), ["quantize", "dtype", "portable", "handler", "name"]);
+        assert_eq!(unused(all(Target::Ollama)), ["weights", "dtype", "portable", "handler"]);
         assert!(Target::ALL.into_iter().all(|target| ExportConfig::new(target).unused().is_empty()));
     }
 }

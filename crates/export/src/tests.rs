@@ -1,6 +1,8 @@
 mod adapters;
 mod folders;
+mod gguf;
 mod merging;
+mod ollama;
 mod platforms;
 mod rules;
 

@@ -21,17 +21,21 @@ pub struct Drift {
     pub same_argmax: usize,
     /// Positions compared.
     pub positions: usize,
+    /// Kullback-Leibler divergence of the model's next token from the reference's, in nats: the mean of the positions.
+    pub kl_mean: f64,
+    /// The same where 99 of 100 positions have less.
+    pub kl_p99: f64,
 }
 
 /// Compares the logits of `model` with those of `reference` on whole documents.
 ///
 /// NaN or infinite logits give an infinite difference.
 pub fn drift(reference: &Model, model: &Model, documents: &[Vec<u32>]) -> Drift {
-    let mut drift = Drift::none();
+    let mut compared = Comparison::none();
     for document in documents.iter().filter(|document| !document.is_empty()) {
-        drift.add(&logits(reference, document), &logits(model, document), document.len());
+        compared.add(&logits(reference, document), &logits(model, document), document.len());
     }
-    drift
+    compared.finish()
 }
 
 /// A model's logits on some documents, kept without the model.
@@ -58,36 +62,70 @@ impl Logits {
 
     /// How far `model` is from them.
     pub fn drift(&self, model: &Model) -> Drift {
-        let mut drift = Drift::none();
+        let mut compared = Comparison::none();
         for (document, expected) in &self.documents {
-            drift.add(expected, &logits(model, document), document.len());
+            compared.add(expected, &logits(model, document), document.len());
         }
-        drift
+        compared.finish()
     }
 }
 
-impl Drift {
+/// A difference that is being added up.
+struct Comparison {
+    drift: Drift,
+    /// Of each position.
+    kl: Vec<f64>,
+}
+
+impl Comparison {
     fn none() -> Self {
-        Self { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0 }
+        let drift = Drift { max_abs: 0.0, max_logit: 0.0, same_argmax: 0, positions: 0, kl_mean: 0.0, kl_p99: 0.0 };
+        Self { drift, kl: Vec::new() }
     }
 
     /// Adds a document of `tokens` tokens.
     fn add(&mut self, expected: &[f32], found: &[f32], tokens: usize) {
         let vocab = expected.len() / tokens;
+        let drift = &mut self.drift;
         // Another vocabulary is no rounding.
         if found.len() != expected.len() {
-            self.max_abs = f32::INFINITY;
+            drift.max_abs = f32::INFINITY;
         }
         for (expected, found) in expected.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
-            self.positions += 1;
-            self.same_argmax += usize::from(argmax(expected) == argmax(found));
+            drift.positions += 1;
+            drift.same_argmax += usize::from(argmax(expected) == argmax(found));
+            self.kl.push(divergence(expected, found));
             for (expected, found) in expected.iter().zip(found) {
                 let apart = (expected - found).abs();
-                self.max_abs = self.max_abs.max(if apart.is_nan() { f32::INFINITY } else { apart });
-                self.max_logit = self.max_logit.max(expected.abs());
+                drift.max_abs = drift.max_abs.max(if apart.is_nan() { f32::INFINITY } else { apart });
+                drift.max_logit = drift.max_logit.max(expected.abs());
             }
         }
     }
+
+    fn finish(mut self) -> Drift {
+        self.kl.sort_by(f64::total_cmp);
+        let last = self.kl.len().saturating_sub(1);
+        let p99 = self.kl.get((last as f64 * 0.99).round() as usize).copied().unwrap_or_default();
+        let mean = self.kl.iter().sum::<f64>() / self.kl.len().max(1) as f64;
+        Drift { kl_mean: mean, kl_p99: p99, ..self.drift }
+    }
+}
+
+/// `sum p (log p - log q)` of the softmaxes of two rows of logits, in nats.
+fn divergence(expected: &[f32], found: &[f32]) -> f64 {
+    let log_sum = |logits: &[f32]| {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+        f64::from(largest) + sum.ln()
+    };
+    let (expected_sum, found_sum) = (log_sum(expected), log_sum(found));
+    let terms = expected.iter().zip(found).map(|(expected, found)| {
+        let (log_p, log_q) = (f64::from(*expected) - expected_sum, f64::from(*found) - found_sum);
+        log_p.exp() * (log_p - log_q)
+    });
+    // Rounding alone can make it less than nothing.
+    terms.sum::<f64>().max(0.0)
 }
 
 /// The logits of every position of one document, [t * v].
@@ -125,4 +163,23 @@ pub fn write_logits(model: &Model, documents: &[Vec<u32>], path: &Path) -> Resul
 
 fn argmax(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).reduce(|best, index| if logits[index] > logits[best] { index } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_is_that_of_the_two_distributions() {
+        let (expected, found) = ([0.0_f32, 3.0_f32.ln()], [1.0_f32, 1.0]);
+        // p = (1/4, 3/4), q = (1/2, 1/2).
+        let kl = 0.25 * 0.5_f64.ln() + 0.75 * 1.5_f64.ln();
+        assert!((divergence(&expected, &found) - kl).abs() < 1e-7);
+        assert_eq!(divergence(&found, &found), 0.0);
+        let mut compared = Comparison::none();
+        compared.add(&[expected, found].concat(), &[found, found].concat(), 2);
+        let drift = compared.finish();
+        assert!((drift.kl_mean - kl / 2.0).abs() < 1e-7 && (drift.kl_p99 - kl).abs() < 1e-7, "{drift:?}");
+        assert_eq!((drift.positions, drift.same_argmax), (2, 1));
+    }
 }

@@ -19,3 +19,4 @@ pub use file::{StoredTensor, TensorFile};
 pub use folder::{INDEX_FILE, SINGLE_FILE, WeightFiles};
 pub use part::{sync_folder, write_aside};
 pub use write::{DEFAULT_MAX_SHARD_BYTES, PlannedTensor, TensorSink, WeightWriter, write_safetensors, write_tensors};
+pub(crate) use write::{Framed, write_framed};

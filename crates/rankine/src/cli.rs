@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use rankine_export::{Target, Weights};
+use rankine_export::{GgufQuantize, Target, Weights};
 
 use crate::recipe::{BaseCompute, Dtype, Quantize};
 
@@ -336,7 +336,7 @@ pub struct ExportArgs {
     /// The adapter, in PEFT format. Without one, the model itself is exported.
     #[arg(long, value_name = "DIR", requires = "base")]
     pub adapter: Option<PathBuf>,
-    /// What to make: peft, merged, bedrock, hf-endpoint, sagemaker, vllm or mlx.
+    /// What to make: peft, merged, bedrock, hf-endpoint, sagemaker, vllm, mlx, gguf or ollama.
     #[arg(long)]
     pub target: Target,
     /// Folder to write, or `s3://bucket/folder`.
@@ -348,10 +348,13 @@ pub struct ExportArgs {
     /// Type of a merged model's weights; auto is the base model's.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
+    /// gguf and ollama: q8_0 or q4_0, integers in place of the merged model's floats.
+    #[arg(long, value_name = "BITS")]
+    pub quantize: Option<GgufQuantize>,
     /// peft: one rank and one scale for every module, for readers that know no more.
     #[arg(long)]
     pub portable: bool,
-    /// hf-endpoint and sagemaker: merged, or adapter.
+    /// hf-endpoint, sagemaker and gguf: merged, or adapter.
     #[arg(long, default_value = "merged", value_name = "WHICH")]
     pub weights: Weights,
     /// hf-endpoint: a handler.py, for endpoints without an engine of their own.

@@ -13,7 +13,7 @@ mod yaml;
 
 use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
-use rankine_export::{Target, Weights};
+use rankine_export::{GgufQuantize, Target, Weights};
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::{Compute, QuantFormat};
 use rankine_train::config::{LrScheduler, OptimizerKind};
@@ -235,11 +235,14 @@ pub struct ExportConfig {
     /// Folder to write. Default: the target's name in `output_dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<String>,
+    /// `gguf` and `ollama`: integers of that many bits in place of the merged model's floats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<GgufQuantize>,
     /// `peft`: one rank and one scale for every module, for readers that know no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
     pub portable: Option<bool>,
-    /// `hf-endpoint` and `sagemaker`: one merged model, or the adapter for the platform to load beside its base.
+    /// `hf-endpoint`, `sagemaker` and `gguf`: one merged model, or the adapter for the platform to load beside its base.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "merged"))]
     pub weights: Option<Weights>,

@@ -5,7 +5,8 @@
     v/bin/python tests/golden/gguf/generate.py
 
 `quants/TYPE.gguf` has one matrix in that format and `quants/TYPE.safetensors` its values, as `gguf.quants.dequantize`
-computes them. `models/CASE.gguf` is ../models/CASE, renamed and reordered as llama.cpp's converter does it, so that
+computes them. `quantized/TYPE.bin` are the values of `quantized/values.safetensors` as `gguf.quants.quantize` packs them.
+`models/CASE.gguf` is ../models/CASE, renamed and reordered as llama.cpp's converter does it, so that
 ../models/CASE holds what must come out. `tokenizers/spm.gguf` has a SentencePiece vocabulary alone, `spm.json` what
 SentencePiece makes of some texts; `bpe.gguf` is ../templates/tokenizer.json. `tiny.gguf` has all of it: random weights
 of two layers in Q8_0, Q5_0 and F16, and the vocabulary of `bpe.gguf`.
@@ -71,6 +72,29 @@ def quants():
         values = gguf.quants.dequantize(blocks, kind).astype(np.float32).reshape(ROWS, COLUMNS)
         assert np.isfinite(values).all(), kind
         save_file({"model.layers.0.mlp.up_proj.weight": values}, HERE / "quants" / f"{kind.name}.safetensors")
+
+
+def quantized():
+    """Values of every size, and their blocks as the reference packs them."""
+    (HERE / "quantized").mkdir(exist_ok=True)
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((12, COLUMNS)).astype(np.float32)
+    values[1] *= 1e-3
+    values[2] *= 3e4
+    values[3, ::2] = 0
+    values[4] = 0
+    values[5, 32:64] = -0.0
+    # Ties between the magnitudes, and halves between two steps.
+    values[6] = np.tile(np.arange(-16, 16, dtype=np.float32) / 2, COLUMNS // 32)
+    values[7] = np.tile(np.array([1.5, -1.5, 127, -127], dtype=np.float32), COLUMNS // 4)
+    values[8] = rng.integers(-8, 9, COLUMNS).astype(np.float32)
+    # Scales that are subnormal halves, or none.
+    values[9] *= 1e-5
+    values[10] *= 1e-8
+    values[11] = np.float32(2) ** rng.integers(-20, 10, COLUMNS)
+    save_file({"values": values}, HERE / "quantized" / "values.safetensors")
+    for kind in (Type.BF16, Type.Q8_0, Type.Q4_0):
+        (HERE / "quantized" / f"{kind.name}.bin").write_bytes(gguf.quants.quantize(values, kind).tobytes())
 
 
 def finish(writer):
@@ -285,6 +309,7 @@ if __name__ == "__main__":
     for folder in ["models", "tokenizers"]:
         (HERE / folder).mkdir(exist_ok=True)
     quants()
+    quantized()
     for case in CASES:
         model(case)
     sentence_piece()

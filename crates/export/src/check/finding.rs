@@ -117,6 +117,12 @@ rules! {
     HandlerClass "handler-class" "`handler.py` has a class `EndpointHandler` with `__init__(self, path)` and `__call__(self, data)`."
     HandlerRequirements "handler-requirements" "`requirements.txt` lies beside `handler.py`."
     PropertiesMissing "properties-missing" "`serving.properties` names the base of the adapters."
+    GgufMissing "gguf-missing" "There is one GGUF file, and it can be read."
+    GgufTensors "gguf-tensors" "A GGUF model's tensors are those that its metadata call for."
+    GgufTokenizer "gguf-tokenizer" "A GGUF model's metadata hold a tokenizer that can be read."
+    GgufTemplate "gguf-template" "A GGUF model that is asked in conversations has its chat template in the metadata."
+    ModelfileMissing "modelfile-missing" "There is a `Modelfile` whose `FROM` is a file of the folder."
+    ModelfileTemplate "modelfile-template" "The `Modelfile` has a `TEMPLATE`: Ollama does not read the one in the GGUF file."
     LoraOff "lora-off" "`serving.properties` turns LoRA on, with a rank that holds every adapter."
 }
 

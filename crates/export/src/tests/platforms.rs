@@ -178,7 +178,8 @@ fn how_far_it_is_from_what_was_trained_stands_in_card_and_report() {
         chat_template: None,
         facts: &place.facts,
     };
-    let drift = Drift { max_abs: 0.000123, max_logit: 45.6, same_argmax: 99, positions: 100 };
+    let drift =
+        Drift { max_abs: 0.000123, max_logit: 45.6, same_argmax: 99, positions: 100, kl_mean: 0.0, kl_p99: 0.0 };
     let written = write(&merged(), &inputs, &place.out(), &mut |_| ()).unwrap();
     written.publish(Some(drift)).unwrap();
     let card = fs::read_to_string(place.out().join("README.md")).unwrap();

@@ -83,6 +83,32 @@ fn mlx_tensors(change: impl FnOnce(&mut BTreeMap<String, HostTensor>)) -> impl F
     }
 }
 
+type Change = Box<dyn FnOnce(&Path)>;
+
+/// What breaks a folder with a GGUF file.
+fn gguf_folders() -> Vec<(Rule, Target, Change)> {
+    // The shape of a model, and neither its tensors nor its tokenizer.
+    let hollow = || -> Change {
+        Box::new(|folder: &Path| {
+            let config = rankine_models::config::DecoderConfig::from_folder(&golden("llama-untied")).unwrap();
+            let metadata = rankine_models::gguf::describe(&config).unwrap();
+            let written: Result<(), ExportError> =
+                rankine_models::gguf::write_gguf(&folder.join("model.gguf"), &metadata, &[], |_, _| Ok(()));
+            written.unwrap();
+        })
+    };
+    vec![
+        (Rule::GgufMissing, Target::Gguf, Box::new(remove("model.gguf"))),
+        (Rule::GgufMissing, Target::Gguf, Box::new(put("adapter.gguf", "GGUF"))),
+        (Rule::GgufTensors, Target::Gguf, hollow()),
+        (Rule::GgufTokenizer, Target::Gguf, hollow()),
+        (Rule::GgufTemplate, Target::Gguf, Box::new(|_| ())),
+        (Rule::ModelfileMissing, Target::Ollama, Box::new(remove("Modelfile"))),
+        (Rule::ModelfileMissing, Target::Ollama, Box::new(put("Modelfile", "FROM ./other.gguf\nTEMPLATE x\n"))),
+        (Rule::ModelfileTemplate, Target::Ollama, Box::new(put("Modelfile", "FROM ./model.gguf\n"))),
+    ]
+}
+
 #[test]
 fn each_rule_is_broken_by_one_folder_and_found() {
     let mut broken = BTreeSet::new();
@@ -196,6 +222,18 @@ fn each_rule_is_broken_by_one_folder_and_found() {
     sagemaker(Rule::PropertiesMissing, Box::new(remove("serving.properties")));
     let properties = "option.model_id=a/b\noption.enable_lora=true\noption.max_lora_rank=2\n";
     sagemaker(Rule::LoraOff, Box::new(put("serving.properties", properties)));
+
+    for (rule, target, change) in gguf_folders() {
+        let chat = (rule != Rule::GgufTemplate).then_some("{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}");
+        let place = super::gguf::exported(target, chat);
+        if chat.is_some() {
+            assert_eq!(codes(&place.out(), target, &Limits::BEDROCK), []);
+        }
+        change(&place.out());
+        let found = codes(&place.out(), target, &Limits::BEDROCK);
+        assert!(found.contains(&rule), "{rule}: {found:?}");
+        broken.insert(rule);
+    }
 
     // Sizes, with small limits.
     let place = good(&bedrock);

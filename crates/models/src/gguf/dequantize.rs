@@ -163,6 +163,7 @@ mod tests {
             dequantize(kind, &bytes, &mut out);
             assert!(out.iter().all(|value| value.is_finite()), "{kind}: every value is written");
             assert!(GgmlType::NAMES.contains(&kind.name()));
+            assert_eq!(kind.code(), code);
         }
     }
 

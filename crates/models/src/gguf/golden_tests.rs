@@ -41,6 +41,50 @@ fn every_format_is_dequantised_to_the_bit() {
 }
 
 #[test]
+fn every_written_format_is_quantised_to_the_bit() {
+    let file = TensorFile::open(&golden("gguf/quantized/values.safetensors")).unwrap();
+    let values = file.get("values").unwrap().to_f32();
+    for kind in [GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0] {
+        let expected = std::fs::read(golden(&format!("gguf/quantized/{kind}.bin"))).unwrap();
+        let found = quantize(kind, &values).unwrap();
+        assert_eq!(found.len(), expected.len(), "{kind}");
+        let (size, per_row) = (kind.block_bytes(), 512 / kind.block_values());
+        for (block, (found, expected)) in found.chunks(size).zip(expected.chunks(size)).enumerate() {
+            assert_eq!(found, expected, "{kind}: row {}, block {}", block / per_row, block % per_row);
+        }
+    }
+}
+
+/// Every key of the models' golden files, which llama.cpp's package wrote, is described with the same value.
+#[test]
+fn a_model_is_described_as_it_was() {
+    for case in
+        ["llama-tied", "llama-mha-bias", "llama-head-dim", "llama3-rope", "linear-rope", "mistral", "qwen2", "qwen3"]
+    {
+        let bytes = std::fs::read(golden(&format!("gguf/models/{case}.gguf"))).unwrap();
+        let header = Header::read(&bytes).unwrap();
+        let config = DecoderConfig::from_folder(&golden(&format!("models/{case}"))).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("described.gguf");
+        let written: Result<(), crate::weights::WeightsError> =
+            write_gguf(&path, &describe(&config).unwrap(), &[], |_, _| Ok(()));
+        written.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let described = Header::read(&bytes).unwrap();
+        for key in header.metadata.keys().filter(|key| *key != "general.name") {
+            assert_eq!(described.metadata.get(key), header.metadata.get(key), "{case}: {key}");
+        }
+        let stored = small_files(&format!("gguf/models/{case}.gguf"));
+        let expected = stored.rope_factors();
+        let found = rope_factors(&config);
+        assert_eq!(found.as_ref().map(Vec::len), expected.map(<[f32]>::len), "{case}");
+        for (found, expected) in found.iter().flatten().zip(expected.into_iter().flatten()) {
+            assert!((found - expected).abs() <= 1e-6 * expected, "{case}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
 fn a_converted_model_is_the_model() {
     for case in
         ["llama-tied", "llama-mha-bias", "llama-head-dim", "llama3-rope", "linear-rope", "mistral", "qwen2", "qwen3"]

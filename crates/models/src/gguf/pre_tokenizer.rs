@@ -69,9 +69,83 @@ impl PreTokenizer {
         })
     }
 
+    /// llama.cpp's name for what a `tokenizer.json` does before it merges, or what about it has none.
+    pub(super) fn name_of(
+        normalizer: &Json,
+        pre_tokenizer: &Json,
+        ignore_merges: bool,
+    ) -> Result<&'static str, String> {
+        let cuts = spelled_out(pre_tokenizer);
+        let mut alike = KNOWN.iter().filter_map(|(names, kind)| {
+            let known = Self::of(Some(names[0])).ok()?;
+            (spelled_out(&known.pre_tokenizer) == cuts).then_some((written_name(*kind), *kind, known))
+        });
+        let mut near = None;
+        let found = alike.find(|(name, kind, known)| {
+            // Mistral's files have it either way, and one name.
+            let same = known.ignore_merges == ignore_merges || matches!(kind, Kind::Tekken);
+            near = (!same).then_some(*name).or(near);
+            same
+        });
+        let Some((name, kind, _)) = found else {
+            return Err(match near {
+                Some(name) => format!(
+                    "its pre-tokenizer is llama.cpp's `{name}`, but with `ignore_merges` {ignore_merges}, which that \
+                     name does not mean"
+                ),
+                None => {
+                    let names: Vec<&str> = KNOWN.iter().map(|(_, kind)| written_name(*kind)).collect();
+                    format!(
+                        "its pre-tokenizer is none that llama.cpp knows by the name of {}: {cuts}",
+                        names.join(", ")
+                    )
+                }
+            });
+        };
+        // llama.cpp composes no characters; Qwen's own converter passes over it, too.
+        let composes = *normalizer == json!({"type": "NFC"}) && matches!(kind, Kind::Qwen2);
+        match normalizer {
+            Json::Null => Ok(name),
+            _ if composes => Ok(name),
+            other => Err(format!("its normalizer has no name in llama.cpp: {other}")),
+        }
+    }
+
     fn plain(pre_tokenizer: Json) -> Self {
         Self { normalizer: Json::Null, pre_tokenizer, ignore_merges: false, add_bos: false }
     }
+}
+
+/// The name that every llama.cpp knows.
+fn written_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Gpt2 => "gpt-2",
+        Kind::Digits => "smollm",
+        Kind::Llama3 => "llama-bpe",
+        Kind::Qwen2 => "qwen2",
+        Kind::Dbrx => "dbrx",
+        Kind::Tekken => "tekken",
+    }
+}
+
+/// The same parts with what is left out or has no effect said in one way.
+fn spelled_out(pre_tokenizer: &Json) -> Json {
+    let mut parts = match pre_tokenizer["pretokenizers"].as_array() {
+        Some(parts) => parts.clone(),
+        None => vec![pre_tokenizer.clone()],
+    };
+    for part in &mut parts {
+        if part["type"] != "ByteLevel" {
+            continue;
+        }
+        if let Some(part) = part.as_object_mut() {
+            // Matters to offsets alone.
+            part.remove("trim_offsets");
+            part.entry("use_regex").or_insert(Json::Bool(true));
+            part.entry("add_prefix_space").or_insert(Json::Bool(true));
+        }
+    }
+    Json::Array(parts)
 }
 
 fn split(pattern: &str) -> Json {
@@ -91,6 +165,27 @@ pub(super) fn byte_level(cuts: bool) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_known_tokenizer_has_its_name() {
+        for (names, kind) in KNOWN {
+            let known = PreTokenizer::of(Some(names[0])).unwrap();
+            let name = PreTokenizer::name_of(&known.normalizer, &known.pre_tokenizer, known.ignore_merges);
+            assert_eq!(name, Ok(written_name(kind)));
+            assert!(names.contains(&written_name(kind)), "{names:?}");
+        }
+        // As older files spell GPT-2's.
+        let old = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false});
+        assert_eq!(PreTokenizer::name_of(&Json::Null, &old, false), Ok("gpt-2"));
+        let prefixed = json!({"type": "ByteLevel", "add_prefix_space": true, "use_regex": true});
+        let reason =
+            |normalizer: Json, cuts: &Json, whole| PreTokenizer::name_of(&normalizer, cuts, whole).unwrap_err();
+        assert!(
+            reason(Json::Null, &prefixed, false).contains("none that llama.cpp knows by the name of gpt-2, smollm")
+        );
+        assert!(reason(json!({"type": "NFKC"}), &old, false).contains("its normalizer has no name"));
+        assert!(reason(Json::Null, &old, true).contains("llama.cpp's `gpt-2`, but with `ignore_merges` true"));
+    }
 
     #[test]
     fn unknown_names_are_listed_with_the_known_ones() {

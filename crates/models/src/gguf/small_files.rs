@@ -73,6 +73,11 @@ impl SmallFiles {
         config(&self.header, &RopeFactors(self.rope_factors.as_deref())).map_err(|faults| self.metadata(faults))
     }
 
+    #[cfg(test)]
+    pub(super) fn rope_factors(&self) -> Option<&[f32]> {
+        self.rope_factors.as_deref()
+    }
+
     /// `None` where the file has no tokenizer.
     fn tokenizer(&self) -> Result<Option<Tokenizer<'_>>, GgufError> {
         Tokenizer::read(&self.header.metadata).map_err(|faults| self.metadata(faults))

@@ -10,6 +10,7 @@ use super::fault::GgufProblem;
 use super::ggml_type::GgmlType;
 use super::header::{Header, TensorInfo};
 use super::metadata::Metadata;
+use super::names::checkpoint_name;
 
 /// Long-context factors of the rotary frequencies, which are part of the configuration and no weight.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -141,7 +142,9 @@ fn place(
     let (interleaved, columns) = interleaved(info, kind, layout, columns)?;
     let shape = info.shape.iter().map(|d| *d as usize).collect();
     let packing = Packing { kind, columns: columns as usize, interleaved };
-    Ok(TensorPlace { name: checkpoint_name(&info.name), shape, range, packing })
+    // A name that is not known stays as it is: whoever loads the model lists it.
+    let name = checkpoint_name(&info.name).unwrap_or_else(|| info.name.clone());
+    Ok(TensorPlace { name, shape, range, packing })
 }
 
 /// The width of the heads, where the tensor is a query's or key's weight or bias with interleaved rows; and the values
@@ -167,38 +170,6 @@ fn interleaved(
         return Err(GgufProblem::RowLength { tensor: info.name.clone(), columns, kind });
     }
     Ok((Some((rows / heads) as usize), columns))
-}
-
-/// `blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`. A name that is not known stays as it is: whoever
-/// loads the model lists it.
-fn checkpoint_name(name: &str) -> String {
-    match name {
-        "token_embd.weight" => return "model.embed_tokens.weight".to_owned(),
-        "output_norm.weight" => return "model.norm.weight".to_owned(),
-        "output.weight" => return "lm_head.weight".to_owned(),
-        _ => {}
-    }
-    let layer = || {
-        let (index, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-        let (part, kind) = rest.rsplit_once('.')?;
-        let plain = index.bytes().all(|byte| byte.is_ascii_digit()) && !index.is_empty();
-        let module = match part {
-            "attn_norm" => "input_layernorm",
-            "ffn_norm" => "post_attention_layernorm",
-            "attn_q" => "self_attn.q_proj",
-            "attn_k" => "self_attn.k_proj",
-            "attn_v" => "self_attn.v_proj",
-            "attn_output" => "self_attn.o_proj",
-            "attn_q_norm" => "self_attn.q_norm",
-            "attn_k_norm" => "self_attn.k_norm",
-            "ffn_gate" => "mlp.gate_proj",
-            "ffn_up" => "mlp.up_proj",
-            "ffn_down" => "mlp.down_proj",
-            _ => return None,
-        };
-        (plain && matches!(kind, "weight" | "bias")).then(|| format!("model.layers.{index}.{module}.{kind}"))
-    };
-    layer().unwrap_or_else(|| name.to_owned())
 }
 
 impl Packed<'_> {
@@ -229,7 +200,7 @@ impl Packed<'_> {
     fn read_part(&self, row: usize, offset: usize, out: &mut [f32]) {
         let Packing { kind, columns, .. } = self.packing;
         let width = columns / kind.block_values() * kind.block_bytes();
-        let row = self.stored_row(row);
+        let row = self.packing.interleaved.map_or(row, |head| stored_row(row, head));
         let bytes = &self.bytes[row * width..(row + 1) * width];
         if out.len() == columns {
             return dequantize(kind, bytes, out);
@@ -241,19 +212,31 @@ impl Packed<'_> {
         let from = offset - blocks.start * values;
         out.copy_from_slice(&whole[from..from + out.len()]);
     }
+}
 
-    /// Where the checkpoint's row lies in the file. Rotary positions pair value `i` of a head with value `i + e / 2`; in
-    /// ggml's llama the two are neighbours, so rows `(half, i)` of a head lie at `(i, half)`.
-    fn stored_row(&self, row: usize) -> usize {
-        match self.packing.interleaved {
-            None => row,
-            Some(width) => {
-                let (head, within) = (row / width, row % width);
-                let (half, i) = (within / (width / 2), within % (width / 2));
-                head * width + 2 * i + half
-            }
-        }
+/// Where the checkpoint's row lies in the file. Rotary positions pair value `i` of a head with value `i + e / 2`; in
+/// ggml's llama the two are neighbours, so rows `(half, i)` of a head of `width` rows lie at `(i, half)`.
+pub(super) fn stored_row(row: usize, width: usize) -> usize {
+    let (head, within) = (row / width, row % width);
+    let (half, i) = (within / (width / 2), within % (width / 2));
+    head * width + 2 * i + half
+}
+
+/// The rows of a query's or key's weight or bias in the order in which the `llama` architecture has them. `bytes` are
+/// whole rows as the checkpoint has them, `width` is that of a head.
+///
+/// # Panics
+/// Where `bytes` are not `rows` rows, or the rows not whole heads of an even width.
+pub fn interleave_rows(bytes: &[u8], rows: usize, width: usize) -> Vec<u8> {
+    assert!(rows > 0 && bytes.len().is_multiple_of(rows), "{} bytes of {rows} rows", bytes.len());
+    assert!(width.is_multiple_of(2) && rows.is_multiple_of(width), "{rows} rows in heads of {width}");
+    let size = bytes.len() / rows;
+    let mut stored = vec![0; bytes.len()];
+    for (row, bytes) in bytes.chunks_exact(size.max(1)).enumerate() {
+        let at = stored_row(row, width) * size;
+        stored[at..at + size].copy_from_slice(bytes);
     }
+    stored
 }
 
 #[cfg(test)]
@@ -274,6 +257,8 @@ mod tests {
         packed(&bytes, GgmlType::F32, 2, Some(4)).read_into(0..16, &mut values);
         let expected: Vec<f32> = (0..8).flat_map(|row| [row as f32, row as f32 + 0.5]).collect();
         assert_eq!(values.as_slice(), expected);
+        let plain: Vec<u8> = expected.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(interleave_rows(&plain, 8, 4), bytes);
     }
 
     #[test]
@@ -288,21 +273,6 @@ mod tests {
                 tensor.read_into(start..end, &mut part);
                 assert_eq!(part, whole[start..end], "{start}..{end} {interleaved:?}");
             }
-        }
-    }
-
-    #[test]
-    fn names_are_those_of_checkpoints() {
-        assert_eq!(checkpoint_name("blk.12.ffn_down.weight"), "model.layers.12.mlp.down_proj.weight");
-        assert_eq!(checkpoint_name("blk.0.attn_q.bias"), "model.layers.0.self_attn.q_proj.bias");
-        for unknown in [
-            "blk.x.attn_q.weight",
-            "blk.1.ffn_gate_exps.weight",
-            "blk.1.attn_q.scale",
-            "v.blk.0.a",
-            "blk..attn_q.weight",
-        ] {
-            assert_eq!(checkpoint_name(unknown), unknown);
         }
     }
 }

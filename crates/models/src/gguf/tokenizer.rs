@@ -6,14 +6,12 @@ use serde_json::{Map, Value as Json, json};
 
 use super::merges::merges;
 use super::metadata::{Keys, Metadata, Value};
+use super::pieces::SPACE;
 use super::pre_tokenizer::{PreTokenizer, byte_level};
-
-/// What stands for a space in SentencePiece vocabularies.
-const SPACE: &str = "\u{2581}";
 
 /// Tokens that end a turn or a text in the models that have them, beside the one that the metadata name: as llama.cpp
 /// does it, since the metadata of many files name only one of two.
-const ENDS: [&str; 7] =
+pub(super) const ENDS: [&str; 7] =
     ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"];
 
 /// A tokenizer whose parts fit together.
@@ -44,7 +42,7 @@ enum Model<'a> {
 
 /// `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Normal,
     Unknown,
     Control,
@@ -64,6 +62,17 @@ impl Kind {
             6 => Self::Byte,
             _ => return None,
         })
+    }
+
+    pub(super) fn code(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
     }
 }
 

@@ -203,23 +203,57 @@ fn write_file<E: From<WeightsError>>(
     progress: &mut Progress,
     produce: &mut impl FnMut(&PlannedTensor, &mut TensorSink<'_>) -> Result<(), E>,
 ) -> Result<PartFile, E> {
+    let mut header = header(metadata, tensors);
+    header.splice(..0, (header.len() as u64).to_le_bytes());
+    let framed = Framed { header: &header, alignment: 1 };
+    let named = tensors.iter().map(|(tensor, bytes)| (tensor, tensor.name.as_str(), *bytes));
+    write_part(path, &framed, named, progress, produce)
+}
+
+/// What is around the tensors of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Framed<'a> {
+    /// Everything before the first tensor.
+    pub(crate) header: &'a [u8],
+    /// Each tensor is followed by zeros up to a multiple of this.
+    pub(crate) alignment: u64,
+}
+
+/// Writes one file at `path`, aside and renamed: the header, then what `produce` puts for each tensor, which has a name
+/// and a number of bytes.
+pub(crate) fn write_framed<T: Copy, E: From<WeightsError>>(
+    path: &Path,
+    framed: &Framed<'_>,
+    tensors: &[(T, &str, u64)],
+    mut produce: impl FnMut(T, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut progress = Progress { needed: tensors.iter().map(|(_, _, bytes)| bytes).sum(), written: 0 };
+    let part = write_part(path, framed, tensors.iter().copied(), &mut progress, &mut produce)?;
+    part.publish()?.keep();
+    Ok(sync_folder(path.parent().unwrap_or(Path::new("")))?)
+}
+
+fn write_part<'a, T, E: From<WeightsError>>(
+    path: &Path,
+    framed: &Framed<'_>,
+    tensors: impl Iterator<Item = (T, &'a str, u64)>,
+    progress: &mut Progress,
+    produce: &mut impl FnMut(T, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<PartFile, E> {
     let mut part = PartFile::create(path)?;
-    let header = header(metadata, tensors);
-    let length = (header.len() as u64).to_le_bytes();
-    let begun = part.file.write_all(&length).and_then(|()| part.file.write_all(&header));
-    begun.map_err(|e| WeightsError::writing(path, progress.needed, progress.written, e))?;
-    for (tensor, expected) in tensors {
-        let mut sink = TensorSink {
-            tensor: &tensor.name,
-            expected: *expected,
-            found: 0,
-            part: &mut part,
-            progress: &mut *progress,
-        };
+    let failed = |progress: &Progress| {
+        let Progress { needed, written } = *progress;
+        move |error| WeightsError::writing(path, needed, written, error)
+    };
+    part.file.write_all(framed.header).map_err(failed(progress))?;
+    for (tensor, name, expected) in tensors {
+        let mut sink = TensorSink { tensor: name, expected, found: 0, part: &mut part, progress: &mut *progress };
         produce(tensor, &mut sink)?;
         if sink.found != sink.expected {
             return Err(sink.wrong_length().into());
         }
+        let padding = expected.next_multiple_of(framed.alignment) - expected;
+        part.file.write_all(&vec![0; padding as usize]).map_err(failed(progress))?;
     }
     part.sync(progress.needed, progress.written)?;
     Ok(part)

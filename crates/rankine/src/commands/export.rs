@@ -7,6 +7,7 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use rankine_export::{self as export, CardFacts, ExportConfig, ExportInputs, ExportReport, Form};
+use rankine_models::drift::Drift;
 use rankine_models::weights::WeightsError;
 use serde::Serialize;
 
@@ -28,6 +29,7 @@ pub(crate) use source::{Finished, Source};
 pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> {
     let config = ExportConfig {
         dtype: stored_dtype(args.dtype).map(Into::into),
+        quantize: args.quantize,
         portable: args.portable,
         weights: args.weights,
         handler: args.handler,
@@ -99,6 +101,18 @@ pub(crate) struct Exported {
     /// What was sent, where that is on S3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) s3: Option<OnS3>,
+    /// Whether its weights are integers, whose differences are reported and bound to no limit.
+    #[serde(skip)]
+    pub(crate) quantized: bool,
+}
+
+/// How another distribution of the next token is told.
+pub(crate) fn divergence(drift: &Drift) -> String {
+    format!(
+        "KL divergence of the next token from base and adapter: mean {:.2e}, 99th percentile {:.2e}; the likeliest token \
+         is the same at {} of {} places",
+        drift.kl_mean, drift.kl_p99, drift.same_argmax, drift.positions
+    )
 }
 
 impl Export<'_> {
@@ -124,7 +138,8 @@ impl Export<'_> {
         if !self.quiet {
             report.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
         }
-        Ok(Exported { report, out: self.out.to_owned(), s3: None })
+        let quantized = self.config.quantize.is_some();
+        Ok(Exported { report, out: self.out.to_owned(), s3: None, quantized })
     }
 }
 
@@ -132,6 +147,9 @@ impl Exported {
     /// What was made, in a line.
     pub(crate) fn line(&self) -> String {
         let drift = self.report.drift.map_or(String::new(), |drift| {
+            if self.quantized {
+                return format!("; {}", divergence(&drift));
+            }
             format!(
                 "; largest difference of a logit from base and adapter: {:.2e} (the largest logit is {:.1})",
                 drift.max_abs, drift.max_logit
@@ -140,7 +158,7 @@ impl Exported {
         let (target, changed) = (self.report.target.what(), self.report.changed_tensors);
         let what = match self.report.form {
             Some(Form::Model) if changed > 0 => format!("{target}, {changed} tensors merged"),
-            Some(Form::Adapter | Form::MlxAdapter) => format!("{target}, of {changed} tensors"),
+            Some(Form::Adapter | Form::MlxAdapter | Form::GgufAdapter) => format!("{target}, of {changed} tensors"),
             _ => target.to_owned(),
         };
         format!("{}: {what}{drift}\n", self.out.display())
@@ -190,6 +208,8 @@ pub(crate) fn export_failure(error: &export::ExportError) -> Failure {
         | E::Setting { .. }
         | E::Occupied { .. }
         | E::Overlap { .. }
+        | E::Config(_)
+        | E::Inexpressible { .. }
         | E::MissingFile { .. } => Failure::bad_input(fault),
         _ => Failure::Failed(fault),
     }

@@ -68,6 +68,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<
         let path = format!("export[{index}]");
         let config = ExportConfig {
             dtype: asked.dtype.and_then(stored_dtype).map(Into::into),
+            quantize: asked.quantize,
             portable: asked.portable.unwrap_or_default(),
             weights: asked.weights.unwrap_or_default(),
             handler: asked.handler.unwrap_or_default(),

@@ -9,7 +9,7 @@ use rankine_train::run::Outcome;
 use serde::Serialize;
 
 use super::Sample;
-use crate::commands::export::Exported;
+use crate::commands::export::{Exported, divergence};
 use crate::lock::Provenance;
 use crate::plan::{DatasetForecast, Forecast, Plan, Prepared};
 use crate::terminal::note;
@@ -76,6 +76,9 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome, samples: &[Sample], export
     text.push_str(&format!("\nwrote {adapter}\n"));
     for export in exported {
         let drift = export.report.drift.map_or(String::new(), |drift| {
+            if export.quantized {
+                return format!(", {}", divergence(&drift));
+            }
             format!(", largest difference of a logit from base and adapter {:.1e}", drift.max_abs)
         });
         text.push_str(&format!("wrote {}{drift}\n", export.out.display()));
