@@ -13,6 +13,7 @@ mod swiglu;
 
 pub use frozen::FrozenProduct;
 pub(crate) use graph::FusedOps;
+pub use head::HEAD_LOGITS;
 pub(crate) use head::Head;
 pub(crate) use host::Host;
 pub use spec::Keep;

@@ -15,7 +15,7 @@ mod kernel;
 mod layout;
 mod operations;
 
-pub use cpu::{FrozenProduct, Keep};
+pub use cpu::{FrozenProduct, HEAD_LOGITS, Keep};
 pub use head_loss::{LossSum, cross_entropy, head_loss};
 pub use kernel::{Compute, InstructionSet, QuantFormat, QuantWeight};
 pub use layout::{Angles, Attended};

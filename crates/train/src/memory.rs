@@ -8,7 +8,7 @@ use rankine_models::attach::{AdapterLayout, EMBEDDING, HEAD};
 use rankine_models::config::DecoderConfig;
 use rankine_models::model::BaseForm;
 use rankine_nn::lora::AdapterKind;
-use rankine_ops::{Compute, QuantFormat};
+use rankine_ops::{Compute, HEAD_LOGITS};
 use serde::Serialize;
 
 use crate::config::OptimizerKind;
@@ -56,9 +56,6 @@ const PROGRAM_WORD: u64 = 512;
 /// Measured: what the allocator holds over what was asked for.
 const SLACK: f64 = 1.12;
 
-/// Rows and vocabulary whose logits are held at once: see `ops`.
-const LOGITS: usize = 512 * 2048;
-
 /// Bytes of an f32.
 const F32: u64 = 4;
 
@@ -91,7 +88,7 @@ impl MemoryForecast {
             || (head[1] && config.tie_word_embeddings)
             || layout.modules.iter().any(|module| module.path == HEAD);
         let all = config.vocab_size * tokens;
-        let logits = if trains_head { 3 * all } else { LOGITS.min(all) };
+        let logits = if trains_head { 3 * all } else { HEAD_LOGITS.min(all) };
         let slack = |values: usize| (F32 as f64 * values as f64 * SLACK) as u64;
         let moments = match optimizer {
             OptimizerKind::Adamw => 2,
@@ -128,9 +125,7 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
             return 0;
         }
         match (quantised, spec.shape.as_slice()) {
-            (Some(QuantFormat::Nf4), _) => count / 2 + count / 64 + count / 4096,
-            (Some(QuantFormat::Int4), _) => count / 2 + count / 16,
-            (Some(QuantFormat::Int8), [out, _]) => count + F32 * *out as u64,
+            (Some(format), &[out, input]) => format.bytes([out, input]) as u64,
             (_, [_]) => F32 * count,
             _ => form.dtype.bytes() as u64 * count,
         }

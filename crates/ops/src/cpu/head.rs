@@ -16,6 +16,9 @@ const LINES: usize = 8;
 /// Vocabulary of one tile: `ROWS * TILE` logits are held. Whole blocks and panels of integers.
 const TILE: usize = 2048;
 
+/// Logits that are held at once.
+pub const HEAD_LOGITS: usize = ROWS * TILE;
+
 /// The head's weight [v, d], and how products with it are computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head<'a> {

@@ -397,15 +397,9 @@ mod avx512 {
         unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16) {
             unsafe {
                 let pair = _mm512_castps_si512(flipped);
-                let into = into.wrapping_add(2 * j * line);
-                if 2 * j < count {
-                    let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
-                    _mm512_mask_storeu_ps(into, lanes, low);
-                }
-                if 2 * j + 1 < count {
-                    let high = _mm512_and_si512(pair, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-                    _mm512_mask_storeu_ps(into.wrapping_add(line), lanes, _mm512_castsi512_ps(high));
-                }
+                let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
+                let high = _mm512_and_si512(pair, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+                store_pair(low, _mm512_castsi512_ps(high), 2 * j, count, into, line, lanes);
             }
         }
     }
@@ -422,15 +416,31 @@ mod avx512 {
         unsafe fn store(flipped: __m512, j: usize, count: usize, into: *mut f32, line: usize, lanes: u16) {
             unsafe {
                 let pair = _mm512_castps_si512(flipped);
-                let into = into.wrapping_add(2 * j * line);
-                if 2 * j < count {
-                    let low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair));
-                    _mm512_mask_storeu_ps(into, lanes, low);
-                }
-                if 2 * j + 1 < count {
-                    let high = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pair)));
-                    _mm512_mask_storeu_ps(into.wrapping_add(line), lanes, high);
-                }
+                let low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair));
+                let high = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pair)));
+                store_pair(low, high, 2 * j, count, into, line, lanes);
+            }
+        }
+    }
+
+    /// Lines `place` and `place + 1`, those below `count`.
+    #[inline(always)]
+    unsafe fn store_pair(
+        low: __m512,
+        high: __m512,
+        place: usize,
+        count: usize,
+        into: *mut f32,
+        line: usize,
+        lanes: u16,
+    ) {
+        unsafe {
+            let into = into.wrapping_add(place * line);
+            if place < count {
+                _mm512_mask_storeu_ps(into, lanes, low);
+            }
+            if place + 1 < count {
+                _mm512_mask_storeu_ps(into.wrapping_add(line), lanes, high);
             }
         }
     }

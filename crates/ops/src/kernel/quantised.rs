@@ -6,6 +6,8 @@
 //! first in the upper half.
 
 use super::math::largest_magnitude;
+use std::sync::LazyLock;
+
 use super::{InstructionSet, Threads};
 
 /// How a frozen weight is held in fewer bits.
@@ -33,8 +35,8 @@ pub struct QuantWeight {
 pub(crate) enum Scales {
     /// One for each block.
     Plain(Vec<f32>),
-    /// `map[code] * outer + offset`.
-    Nested { codes: Vec<u8>, outer: Vec<f32>, offset: f32, map: Box<[f32; 256]> },
+    /// `DYNAMIC_MAP[code] * outer + offset`.
+    Nested { codes: Vec<u8>, outer: Vec<f32>, offset: f32 },
 }
 
 /// Values that share a scale.
@@ -76,6 +78,18 @@ impl QuantFormat {
             Self::Nf4 | Self::Int4 => 2,
             Self::Int8 => 1,
         }
+    }
+
+    /// Memory that a weight [out, in] takes, values and scales.
+    pub fn bytes(self, [out, input]: [usize; 2]) -> usize {
+        let count = out * input;
+        let blocks = count.div_ceil(self.block(input));
+        let scales = match self {
+            // One byte each, and a second scale and the mean in f32.
+            Self::Nf4 => blocks + 4 * (blocks.div_ceil(OUTER_BLOCK) + 1),
+            Self::Int4 | Self::Int8 => 4 * blocks,
+        };
+        count.div_ceil(self.in_a_byte()) + scales
     }
 
     /// Values that share a scale, in rows of `input`.
@@ -141,11 +155,7 @@ impl QuantWeight {
 
     /// Memory that its values and scales take.
     pub fn bytes(&self) -> usize {
-        let scales = match &self.scales {
-            Scales::Plain(scales) => 4 * scales.len(),
-            Scales::Nested { codes, outer, .. } => codes.len() + 4 * outer.len() + 4 * (256 + 1),
-        };
-        self.codes.len() + scales
+        self.format.bytes(self.shape)
     }
 
     /// The codes, two a byte with the first in the upper half, or one a byte.
@@ -157,7 +167,7 @@ impl QuantWeight {
     pub fn nested_scales(&self) -> Option<(&[u8], &[f32], f32)> {
         match &self.scales {
             Scales::Plain(_) => None,
-            Scales::Nested { codes, outer, offset, .. } => Some((codes, outer, *offset)),
+            Scales::Nested { codes, outer, offset } => Some((codes, outer, *offset)),
         }
     }
 
@@ -198,8 +208,7 @@ impl QuantWeight {
 impl Scales {
     /// In 8 bits, less `offset` (`functional.py: quantize_blockwise` with the dynamic map).
     pub(crate) fn nested(scales: &[f32], offset: f32) -> Self {
-        let map = dynamic_map();
-        let bounds = midpoints(&map[..]);
+        let bounds = midpoints(&DYNAMIC_MAP[..]);
         let set = InstructionSet::current();
         let (mut codes, mut outer) = (Vec::with_capacity(scales.len()), Vec::new());
         for block in scales.chunks(OUTER_BLOCK) {
@@ -208,14 +217,14 @@ impl Scales {
             codes.extend(block.iter().map(|value| nearest(&bounds, scaled(*value, magnitude))));
             outer.push(magnitude);
         }
-        Self::Nested { codes, outer, offset, map: Box::new(map) }
+        Self::Nested { codes, outer, offset }
     }
 
     fn of(&self, block: usize) -> f32 {
         match self {
             Self::Plain(scales) => scales[block],
-            Self::Nested { codes, outer, offset, map } => {
-                map[usize::from(codes[block])] * outer[block / OUTER_BLOCK] + offset
+            Self::Nested { codes, outer, offset } => {
+                DYNAMIC_MAP[usize::from(codes[block])] * outer[block / OUTER_BLOCK] + offset
             }
         }
     }
@@ -246,6 +255,9 @@ fn mean(values: &[f32]) -> f32 {
     let sum: f64 = values.iter().map(|value| f64::from(*value)).sum();
     (sum / values.len().max(1) as f64) as f32
 }
+
+/// [`dynamic_map`], made once.
+static DYNAMIC_MAP: LazyLock<[f32; 256]> = LazyLock::new(dynamic_map);
 
 /// bitsandbytes' signed map of 8 bits with a dynamic exponent, ascending (`functional.py: create_dynamic_map`;
 /// <https://arxiv.org/abs/1511.04561>).
@@ -391,6 +403,11 @@ mod tests {
         let given = values(count);
         for (format, most) in [(QuantFormat::Nf4, 0.52), (QuantFormat::Int8, 1.01), (QuantFormat::Int4, 0.563)] {
             let weight = QuantWeight::quantise(format, &given, [1536, 576]);
+            let held = match &weight.scales {
+                Scales::Plain(scales) => 4 * scales.len(),
+                Scales::Nested { codes, outer, .. } => codes.len() + 4 * (outer.len() + 1),
+            };
+            assert_eq!(weight.bytes(), weight.codes.len() + held, "{format:?}");
             let each = weight.bytes() as f64 / count as f64;
             assert!(each <= most, "{format:?}: {each} bytes a weight");
         }
