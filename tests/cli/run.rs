@@ -25,6 +25,13 @@ fn workshop() -> tempfile::TempDir {
     folder
 }
 
+/// The loss of each step of a run.
+fn losses(run: &Path) -> Vec<f64> {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
+    steps.map(|event| event["loss"].as_f64().expect("a loss")).collect()
+}
+
 fn lines(text: &str) -> Vec<Json> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
@@ -231,10 +238,7 @@ fn every_adapter_multiplies_as_the_recipe_says() {
             [format!("base_compute={way}"), format!("output_dir=run-{way}-{}", adapter.len()), adapter.to_owned()];
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
-        let metrics = here.join(format!("run-{way}-{}/metrics.jsonl", adapter.len()));
-        let metrics = std::fs::read_to_string(metrics).expect("metrics");
-        let first = lines(&metrics).into_iter().find(|event| event["event"] == "step").expect("a step");
-        first["loss"].as_f64().expect("a loss")
+        *losses(&here.join(format!("run-{way}-{}", adapter.len()))).first().expect("a step")
     };
     for adapter in ["lora={r: 4, alpha: 8, dropout: 0.5}", "adapter=dora"] {
         let (exact, rounded) = (loss("f32", adapter), loss("int8", adapter));
@@ -255,9 +259,7 @@ fn the_base_can_be_multiplied_in_integers() {
         if way != "f32" {
             run.says(&format!("base_compute {way}: the first 8 records have a loss of"));
         }
-        let metrics = std::fs::read_to_string(here.join(format!("run-{way}/metrics.jsonl"))).expect("metrics");
-        let last = lines(&metrics).into_iter().rfind(|event| event["event"] == "step").expect("a step");
-        last["loss"].as_f64().expect("a loss")
+        *losses(&here.join(format!("run-{way}"))).last().expect("a step")
     };
     let exact = loss("f32");
     assert!((loss("int16") - exact).abs() < 2e-3 * exact, "int16");
@@ -273,20 +275,18 @@ fn the_base_can_be_multiplied_in_integers() {
 fn the_base_can_be_held_in_fewer_bits() {
     let folder = workshop();
     let here = folder.path();
-    let losses = |format: &str, adapter: &str| -> Vec<f64> {
+    let trained = |format: &str, adapter: &str| {
         let out = format!("output_dir=run-{format}");
         let adapter = ["--set", &out, "--set", adapter];
         let quantize = format!("quantize={format}");
         let quantize = if format == "no" { vec![] } else { vec!["--set", &quantize] };
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &adapter[..], &quantize[..]].concat()).ends(0);
-        let metrics = std::fs::read_to_string(here.join(format!("run-{format}/metrics.jsonl"))).expect("metrics");
-        let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
-        steps.map(|event| event["loss"].as_f64().expect("a loss")).collect()
+        losses(&here.join(format!("run-{format}")))
     };
     for adapter in ["adapter=lora", "adapter=dora", "lora={r: 4, alpha: 8, dropout: 0.1}"] {
-        let exact = losses("no", adapter);
+        let exact = trained("no", adapter);
         for format in ["int8", "nf4", "int4"] {
-            let found = losses(format, adapter);
+            let found = trained(format, adapter);
             let most = if format == "int8" { 0.02 } else { 0.25 };
             assert_eq!(found.len(), exact.len());
             for (found, exact) in found.iter().zip(&exact) {
@@ -318,9 +318,8 @@ fn gradient_checkpointing_changes_no_bit() {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
         let adapter = std::fs::read(here.join("run/adapter/adapter_model.safetensors")).expect("an adapter");
-        let metrics = std::fs::read_to_string(here.join("run/metrics.jsonl")).expect("metrics");
-        let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
-        (adapter, steps.map(|event| event["loss"].to_string()).collect::<Vec<_>>())
+        // As bits, in which no two losses are taken for one.
+        (adapter, losses(&here.join("run")).into_iter().map(f64::to_bits).collect::<Vec<_>>())
     };
     for adapter in ["adapter=lora", "adapter=dora"] {
         let expected = trained("none", adapter);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rankine_models::attach::{AdapterLayout, Tying};
-use rankine_models::model::{BaseForm, Model};
+use rankine_models::model::Model;
 use rankine_models::weights::WeightFiles;
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::InstructionSet;
@@ -15,7 +15,7 @@ use super::open::{self, argument_fault};
 use crate::Environment;
 use crate::cli::BenchArgs;
 use crate::fault::{Failure, Fault};
-use crate::plan::{DevicePlan, Plan, held_dtype};
+use crate::plan::{DevicePlan, Plan};
 use crate::recipe::{self, BaseCompute};
 use crate::repositories::Repositories;
 use crate::terminal::{self, note, numbers, table};
@@ -97,8 +97,9 @@ impl Subject {
             let file = recipe::read(&PathBuf::from(&args.subject), &args.sets)?;
             let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
             let seq = args.seq.unwrap_or(plan.data.max_seq_len);
-            let model = super::train::load(&plan, seq)?;
-            let forecast = plan.memory(seq).map(|memory| memory.total());
+            let checkpointing = plan.checkpointing(seq);
+            let model = super::train::load(&plan, checkpointing)?;
+            let forecast = plan.memory(seq, checkpointing).map(|memory| memory.total());
             let subject = Self::with(
                 args,
                 model,
@@ -112,11 +113,8 @@ impl Subject {
         let folder = open::find_model(&args.subject, environment)?;
         let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
         let files = WeightFiles::open(&folder).map_err(|error| open::input(&error))?;
-        let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
-        let quantize =
-            args.quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?.map(Into::into);
-        let mut model =
-            Model::load(&folder, BaseForm { dtype, quantize }, &device.open()).map_err(|error| open::input(&error))?;
+        let form = open::base_form(&files, device, args.dtype, args.quantize)?;
+        let mut model = Model::load(&folder, form, &device.open()).map_err(|error| open::input(&error))?;
         let r = args.rank.unwrap_or(16);
         let lora = LoraConfig { r, alpha: 2.0 * r as f64, ..LoraConfig::default() };
         let layout = AdapterLayout::resolve(&model.config, AdapterKind::Lora, &lora, Tying::default());

@@ -18,6 +18,7 @@ use crate::base;
 use crate::cli::{ModelArgs, SamplingArgs};
 use crate::fault::{BadInput, Failure, Fault, chain};
 use crate::plan::{DevicePlan, data_failure, held_dtype, trained_model};
+use crate::recipe::{Dtype, Quantize};
 use crate::repositories::Repositories;
 use crate::terminal::{note, numbers};
 
@@ -39,20 +40,29 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     }
     let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
     let files = WeightFiles::open(&folder).map_err(|error| input(&error))?;
-    let dtype = device.dtype(args.dtype, held_dtype(&files, device)).map_err(argument_fault)?;
-    let quantize =
-        args.quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?.map(Into::into);
+    let form = base_form(&files, device, args.dtype, args.quantize)?;
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }
-    let mut model =
-        Model::load(&folder, BaseForm { dtype, quantize }, &device.open()).map_err(|error| input(&error))?;
+    let mut model = Model::load(&folder, form, &device.open()).map_err(|error| input(&error))?;
     if let Some(path) = &args.adapter {
         attach(&mut model, path)?;
     }
     let eos_token_ids = stop_tokens(&folder, &tokenizer);
     model.set_compute(device.compute(args.base_compute).map_err(argument_fault)?.into());
     Ok(Opened { model, tokenizer, eos_token_ids, device })
+}
+
+/// How a base is held, as the arguments say.
+pub(crate) fn base_form(
+    files: &WeightFiles,
+    device: DevicePlan,
+    dtype: Dtype,
+    quantize: Option<Quantize>,
+) -> Result<BaseForm, Failure> {
+    let dtype = device.dtype(dtype, held_dtype(files, device)).map_err(argument_fault)?;
+    let quantize = quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?;
+    Ok(BaseForm { dtype, quantize: quantize.map(Into::into) })
 }
 
 /// Attaches the adapter of a folder; a run's folder means the adapter in it.

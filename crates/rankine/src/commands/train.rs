@@ -26,7 +26,7 @@ use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::lock::{self, Provenance};
-use crate::plan::{Forecast, Plan, Prepared, data_failure, is_chat, refuse};
+use crate::plan::{Forecast, GradientCheckpointing, Plan, Prepared, data_failure, is_chat, refuse};
 use crate::recipe::{self, BaseCompute};
 use crate::repositories::Repositories;
 use crate::terminal::training::Reporter;
@@ -63,7 +63,7 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
         return Err(Failure::bad_input(fault));
     }
-    let mut model = load(&plan, plan.longest(&prepared.forecast))?;
+    let mut model = load(&plan, prepared.forecast.gradient_checkpointing)?;
     if plan.model.base_compute != BaseCompute::F32 {
         let error = round_base(&mut model, &plan, &prepared).map_err(data_failure)?;
         if !args.quiet {
@@ -268,15 +268,14 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
     ))
 }
 
-/// The base with the plan's adapter on it, multiplied in f32, for sequences of at most `longest` tokens.
-pub(super) fn load(plan: &Plan, longest: usize) -> Result<Model, Failure> {
+/// The base with the plan's adapter on it, multiplied in f32.
+pub(super) fn load(plan: &Plan, checkpointing: GradientCheckpointing) -> Result<Model, Failure> {
     let model = &plan.model;
     let mut loaded = Model::load(&model.folder, model.form(), &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
-    let checkpointing = plan.checkpointing(longest);
     loaded.set_gradient_checkpointing(|layer| checkpointing.again(layer));
     Ok(loaded)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rankine_data::TokenizeReport;
 use rankine_train::memory::{MemoryForecast, MemoryInputs};
 
 use super::{Backend, Forecast, GradientCheckpointing, Plan};
@@ -22,22 +23,21 @@ struct Way {
 
 impl Plan {
     /// What it will hold on the CPU, where the longest sequence has so many tokens; on other devices nobody knows.
-    pub fn memory(&self, longest: usize) -> Option<MemoryForecast> {
-        self.memory_by(longest, self.way(longest))
+    pub fn memory(&self, longest: usize, checkpointing: GradientCheckpointing) -> Option<MemoryForecast> {
+        self.memory_by(longest, self.way(checkpointing))
     }
 
     /// Tokens of the longest sequence; of a stream the most that are allowed, since its records are not known.
-    pub fn longest(&self, forecast: &Forecast) -> usize {
-        let known = if self.data.stream.is_some() { usize::MAX } else { forecast.train.longest };
+    pub(super) fn longest(&self, report: &TokenizeReport) -> usize {
+        let known = if self.data.stream.is_some() { usize::MAX } else { report.longest };
         known.min(self.data.max_seq_len)
     }
 
-    /// Which layers compute their activations again: `auto` decided by the memory that is free.
-    pub fn checkpointing(&self, longest: usize) -> GradientCheckpointing {
+    /// Which layers compute their activations again: `auto` decided by the memory that is free now.
+    pub(crate) fn checkpointing(&self, longest: usize) -> GradientCheckpointing {
         match self.training.gradient_checkpointing {
             GradientCheckpointing::Auto => {
-                let none = Way { checkpointing: GradientCheckpointing::None, ..self.own_way() };
-                let fits = match (self.memory_by(longest, none), free_memory()) {
+                let fits = match (self.memory(longest, GradientCheckpointing::None), free_memory()) {
                     (Some(memory), Some(free)) => memory.total() as f64 <= COMFORT * free as f64,
                     _ => true,
                 };
@@ -49,18 +49,17 @@ impl Plan {
 
     /// A fault where the run will not fit, with the cheapest change that makes it fit.
     pub(crate) fn refuse_memory(&self, forecast: &Forecast) -> Option<Fault> {
-        let longest = self.longest(forecast);
-        let (memory, free) = (self.memory(longest)?, free_memory()?);
+        let (memory, free) = (forecast.memory?, free_memory()?);
         (memory.total() > free).then(|| {
             let what =
                 format!("the run will hold about {}, and {} of memory is free", bytes(memory.total()), bytes(free));
-            Fault::new(what).help(self.cheapest(longest, free))
+            let own = self.way(forecast.gradient_checkpointing);
+            Fault::new(what).help(self.cheapest(self.longest(&forecast.train), free, own))
         })
     }
 
     /// In the order of what they cost: time first, then exactness, then length.
-    fn cheapest(&self, longest: usize, free: u64) -> String {
-        let own = self.way(longest);
+    fn cheapest(&self, longest: usize, free: u64, own: Way) -> String {
         let block = Way { checkpointing: GradientCheckpointing::Block, ..own };
         let plain = Way { compute: BaseCompute::F32, ..own };
         let packed = Way { quantize: Some(Quantize::Nf4), compute: BaseCompute::F32, ..own };
@@ -85,16 +84,8 @@ impl Plan {
         }
     }
 
-    fn own_way(&self) -> Way {
-        Way {
-            checkpointing: self.training.gradient_checkpointing,
-            quantize: self.model.quantize,
-            compute: self.model.base_compute,
-        }
-    }
-
-    fn way(&self, longest: usize) -> Way {
-        Way { checkpointing: self.checkpointing(longest), ..self.own_way() }
+    fn way(&self, checkpointing: GradientCheckpointing) -> Way {
+        Way { checkpointing, quantize: self.model.quantize, compute: self.model.base_compute }
     }
 
     fn memory_by(&self, longest: usize, way: Way) -> Option<MemoryForecast> {

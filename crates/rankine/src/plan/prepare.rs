@@ -8,10 +8,11 @@ use rankine_data::{
     TokenizeConfig, TokenizeReport, Tokenized, split_validation, tokenize_records, tokenize_stored,
 };
 use rankine_train::config::ScheduleConfig;
+use rankine_train::memory::MemoryForecast;
 use serde::Serialize;
 
 use super::proof::{nothing_left, refuse};
-use super::{Plan, Validation};
+use super::{GradientCheckpointing, Plan, Validation};
 use crate::base;
 use crate::fault::{Failure, Fault, chain};
 
@@ -57,6 +58,12 @@ pub struct Forecast {
     pub chat_template: Option<String>,
     /// Fills rows up.
     pub pad_id: u32,
+    /// Which layers compute their activations again; `auto` is decided here, once.
+    #[serde(skip)]
+    pub gradient_checkpointing: GradientCheckpointing,
+    /// What the run will hold; of a device other than the CPU nobody knows.
+    #[serde(skip)]
+    pub memory: Option<MemoryForecast>,
 }
 
 /// One dataset as it was found.
@@ -164,6 +171,8 @@ impl Plan {
         let evaluates = !validation.is_empty() || !self.training.sample_prompts.is_empty();
         let eval_steps = evaluates.then(|| self.training.eval_steps.unwrap_or(steps_per_epoch));
         let has_chats = forecasts.iter().any(|dataset| is_chat(dataset.record_type));
+        let longest = self.longest(&train.report);
+        let gradient_checkpointing = self.checkpointing(longest);
         let forecast = Forecast {
             train: train.report,
             validation: validation_report,
@@ -176,6 +185,8 @@ impl Plan {
             save_steps: self.training.save_steps.or(eval_steps).unwrap_or(steps_per_epoch),
             chat_template: has_chats.then(|| self.template_source()),
             pad_id,
+            gradient_checkpointing,
+            memory: self.memory(longest, gradient_checkpointing),
             datasets: forecasts,
         };
         Ok(Prepared { tokenizer, loader, validation, forecast, proof })

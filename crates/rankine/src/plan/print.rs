@@ -41,8 +41,7 @@ impl Plan {
                 })
             })
             .collect();
-        let memory = self.memory(self.longest(forecast));
-        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": memory})
+        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": forecast.memory})
     }
 
     fn model_rows(&self, row: &mut impl FnMut(&str, String)) {
@@ -185,13 +184,12 @@ impl Plan {
                 training.gradient_accumulation_steps
             ),
         );
-        let longest = self.longest(forecast);
-        let (asked, decided) = (training.gradient_checkpointing, self.checkpointing(longest));
+        let (asked, decided) = (training.gradient_checkpointing, forecast.gradient_checkpointing);
         if asked != GradientCheckpointing::None {
             let by = if asked == GradientCheckpointing::Auto { " (auto)" } else { "" };
             row("", format!("activations computed again: {decided}{by}"));
         }
-        if let Some(memory) = self.memory(longest) {
+        if let Some(memory) = forecast.memory {
             row("memory", format!("about {} at its peak", bytes(memory.total())));
             let MemoryForecast { base, trained, optimizer, activations, scratch, program } = memory;
             let [base, trained, optimizer, activations, scratch, program] =
