@@ -27,7 +27,7 @@ pub struct SpecialTokens {
 
 impl SpecialTokens {
     /// From `tokenizer_config.json` and, where that is silent, `special_tokens_map.json`.
-    pub(crate) fn from_config(config: &Map<String, Value>, fallback: &Map<String, Value>) -> Self {
+    pub fn from_config(config: &Map<String, Value>, fallback: &Map<String, Value>) -> Self {
         let token =
             |name: &str| [config, fallback].iter().find_map(|file| file.get(name).and_then(spelled).map(str::to_owned));
         let additional = [config, fallback]

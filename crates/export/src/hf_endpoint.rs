@@ -9,6 +9,7 @@ use rankine_models::adapter_file::read_config;
 use rankine_models::weights::write_aside;
 
 use crate::card::Card;
+use crate::deploy::filled;
 use crate::error::ExportError;
 use crate::merged::{self, Spelling};
 use crate::peft::{self, Placed};
@@ -28,7 +29,7 @@ pub(crate) fn write_merged(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Made, ExportError> {
     let mut made = merged::write(config, inputs, folder, Spelling::OfTheBase, progress)?;
-    let handler = write_handler(config, folder, include_str!("../templates/hf-endpoint/merged.py"), "")?;
+    let handler = write_handler(config, folder, Handles::Model)?;
     use_section(&mut made.card, name, "this repository", "", handler);
     Ok(made)
 }
@@ -52,7 +53,7 @@ pub(crate) fn write_adapter(
     let base = placed.base_model.as_deref().unwrap_or("the base model");
     let short = name.rsplit('/').next().unwrap_or(name);
     let arguments = vllm::arguments(rank, short, repository(name));
-    let handler = write_handler(config, folder, include_str!("../templates/hf-endpoint/adapter.py"), "peft>=0.15\n")?;
+    let handler = write_handler(config, folder, Handles::Adapter)?;
     use_section(&mut card, name, base, &arguments, handler);
     Ok(placed.made(card))
 }
@@ -62,8 +63,31 @@ fn repository(name: &str) -> &str {
     if name.contains('/') { name } else { "ORG/NAME" }
 }
 
-fn write_handler(config: &ExportConfig, folder: &Path, handler: &str, requirements: &str) -> Result<bool, ExportError> {
+/// What a handler loads.
+#[derive(Debug, Clone, Copy)]
+enum Handles {
+    Model,
+    Adapter,
+}
+
+fn write_handler(config: &ExportConfig, folder: &Path, what: Handles) -> Result<bool, ExportError> {
     if config.handler {
+        let (model, imports, class, requirements) = match what {
+            Handles::Model => (
+                "the model of this repository",
+                "from transformers import AutoModelForCausalLM, AutoTokenizer",
+                "AutoModelForCausalLM",
+                "",
+            ),
+            Handles::Adapter => (
+                "the adapter of this repository on its base",
+                "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer",
+                "AutoPeftModelForCausalLM",
+                "peft>=0.15\n",
+            ),
+        };
+        let values = [("MODEL", model), ("IMPORTS", imports), ("CLASS", class)];
+        let handler = filled(include_str!("../templates/hf-endpoint/handler.py"), &values);
         write_aside(&folder.join(HANDLER), handler.as_bytes())?;
         let requirements = format!("accelerate\n{requirements}safetensors\ntransformers>=4.51\n");
         write_aside(&folder.join(REQUIREMENTS), requirements.as_bytes())?;

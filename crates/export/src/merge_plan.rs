@@ -1,11 +1,13 @@
 //! What becomes of each tensor of the base, decided and checked before any value is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use rankine_models::adapter_file::{AdapterFile, AdapterKey};
 use rankine_models::weights::{StoredDtype, StoredTensor, WeightFiles};
 
-use crate::error::MergeFault;
+use crate::ExportInputs;
+use crate::error::{ExportError, MergeFault};
 
 /// The embedding table.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -64,6 +66,21 @@ pub(crate) enum Layout {
 }
 
 impl<'a> MergePlan<'a> {
+    /// As [`Self::new`], with the folders of an export in the error.
+    pub(crate) fn of(
+        inputs: &ExportInputs<'_>,
+        base: &'a WeightFiles,
+        adapter: Option<&'a AdapterFile>,
+        tied: Option<bool>,
+        dtype: Option<StoredDtype>,
+    ) -> Result<Self, ExportError> {
+        Self::new(base, adapter, tied, dtype).map_err(|faults| ExportError::Mismatch {
+            adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),
+            base: inputs.base.to_owned(),
+            faults,
+        })
+    }
+
     /// Places every tensor of `adapter` over `base`, or lists all that cannot be placed. `tied` is the base's
     /// `tie_word_embeddings` where its config says so; `dtype` is that of the whole model, or each tensor's own.
     pub(crate) fn new(

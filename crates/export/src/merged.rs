@@ -36,14 +36,9 @@ pub(crate) fn write(
     };
     let base = WeightFiles::open(inputs.base)?;
     let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
-    // No shorter float holds what was dequantised.
-    let dtype = config.dtype.map(StoredDtype::from).or(base.is_quantised().then_some(StoredDtype::F32));
+    let dtype = config.merged_dtype(&base);
     let tied = base_config.fields.get("tie_word_embeddings").and_then(Value::as_bool);
-    let plan = MergePlan::new(&base, adapter.as_ref(), tied, dtype).map_err(|faults| ExportError::Mismatch {
-        adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),
-        base: inputs.base.to_owned(),
-        faults,
-    })?;
+    let plan = MergePlan::of(inputs, &base, adapter.as_ref(), tied, dtype)?;
 
     write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), progress)?;
     let mut fields = base_config.fields.clone();

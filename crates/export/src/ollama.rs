@@ -12,7 +12,7 @@ use std::path::Path;
 use rankine_data::{ChatTemplate, SpecialTokens};
 use rankine_models::gguf::{GgufValue, VocabularyFiles};
 use rankine_models::weights::write_aside;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::companions;
 use crate::error::ExportError;
@@ -75,17 +75,9 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
 fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, String> {
     let source = template_source(files);
     let source = source.ok_or("there is no chat template: train with one (`chat_template: chatml`), or use `gguf`")?;
-    let token = |name: &str| {
-        let named = &files.tokenizer_config[format!("{name}_token")];
-        named.as_str().or_else(|| named["content"].as_str()).map(str::to_owned)
-    };
-    let special = SpecialTokens {
-        bos: token("bos"),
-        eos: token("eos"),
-        pad: token("pad"),
-        unk: token("unk"),
-        ..SpecialTokens::default()
-    };
+    let nothing = Map::new();
+    let config = files.tokenizer_config.as_object().unwrap_or(&nothing);
+    let special = SpecialTokens::from_config(config, &nothing);
     let template = ChatTemplate::new(source, &special).map_err(|error| format!("the chat template: {error}"))?;
     template.set_time(std::time::SystemTime::now());
     ChatFormat::of(&template, special.bos.filter(|_| adds_bos).as_deref())

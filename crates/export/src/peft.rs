@@ -33,11 +33,7 @@ impl Placed {
         let base = WeightFiles::open(inputs.base)?;
         let config = Base::config(inputs.base)?;
         // Not merged, but that it could be is what makes it this base's adapter.
-        let plan = MergePlan::new(&base, Some(&adapter), None, None).map_err(|faults| ExportError::Mismatch {
-            adapter: adapter_folder.to_owned(),
-            base: inputs.base.to_owned(),
-            faults,
-        })?;
+        let plan = MergePlan::of(inputs, &base, Some(&adapter), None, None)?;
         let (changed_tensors, outputs) = (plan.changed(), plan.outputs.len());
         drop(plan);
         Ok(Self {

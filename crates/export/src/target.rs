@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rankine_models::weights::{DEFAULT_MAX_SHARD_BYTES, StoredDtype};
+use rankine_models::weights::{DEFAULT_MAX_SHARD_BYTES, StoredDtype, WeightFiles};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +215,12 @@ pub enum Form {
 }
 
 impl ExportConfig {
+    /// The type of merged weights: what is asked for, else each tensor's own (`None`); no shorter float than f32 holds
+    /// what was dequantised.
+    pub(crate) fn merged_dtype(&self, base: &WeightFiles) -> Option<StoredDtype> {
+        self.dtype.map(StoredDtype::from).or(base.is_quantised().then_some(StoredDtype::F32))
+    }
+
     /// The target with every other setting at its default.
     pub fn new(target: Target) -> Self {
         Self {

@@ -45,8 +45,7 @@ pub(crate) fn write_model(
 ) -> Result<WrittenModel, ExportError> {
     let source = Source::open(inputs)?;
     let files = vocabulary_files(inputs, config.target)?;
-    // No shorter float holds what was dequantised.
-    let dtype = config.dtype.map(StoredDtype::from).or(source.base.is_quantised().then_some(StoredDtype::F32));
+    let dtype = config.merged_dtype(&source.base);
     let plan = source.plan(inputs, dtype)?;
     let tied = source.decoder.tie_word_embeddings && !plan.untied;
     let rows = plan.outputs.iter().find(|output| output.name == EMBEDDING).map_or(0, |output| output.shape[0]);

@@ -37,11 +37,7 @@ impl Source {
         dtype: Option<StoredDtype>,
     ) -> Result<MergePlan<'_>, ExportError> {
         let tied = Some(self.decoder.tie_word_embeddings);
-        MergePlan::new(&self.base, self.adapter.as_ref(), tied, dtype).map_err(|faults| ExportError::Mismatch {
-            adapter: inputs.adapter.map(Path::to_owned).unwrap_or_default(),
-            base: inputs.base.to_owned(),
-            faults,
-        })
+        MergePlan::of(inputs, &self.base, self.adapter.as_ref(), tied, dtype)
     }
 }
 
