@@ -15,6 +15,7 @@ import peft
 import torch
 import transformers
 import yaml
+from checks import check, end
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -160,17 +161,6 @@ def stored(folder):
 # Reporting
 # ---------------------------------------------------------------------------------------------------
 
-failed = []
-
-
-def check(what, ok, detail="", quiet=False):
-    if not ok:
-        failed.append(what)
-    if not ok or not quiet:
-        print(f"{'ok  ' if ok else 'FAIL'} {what}" + (f": {detail}" if detail != "" and not ok else ""), flush=True)
-
-
 def finish():
-    if failed:
-        sys.exit(f"{len(failed)} failed")
+    end()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")

@@ -11,15 +11,10 @@ import subprocess
 import sys
 import tempfile
 
+from checks import check, end
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKEN, STRANGER = "hf_test", "hf_stranger"
-failed = []
-
-
-def check(what, ok, detail=""):
-    if not ok:
-        failed.append(what)
-    print(f"{'ok  ' if ok else 'FAIL'} {what}" + (f": {detail}" if detail and not ok else ""), flush=True)
 
 
 def arguments():
@@ -208,7 +203,7 @@ def main():
     import huggingface_hub
 
     print(f"huggingface_hub {huggingface_hub.__version__}")
-    sys.exit(f"{len(failed)} failed" if failed else 0)
+    end()
 
 
 if __name__ == "__main__":

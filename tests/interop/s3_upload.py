@@ -18,16 +18,10 @@ import urllib.request
 
 import boto3
 import moto
+from checks import check, end
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PART = 16 << 20
-failed = []
-
-
-def check(what, ok, detail=""):
-    if not ok:
-        failed.append(what)
-    print(f"{'ok  ' if ok else 'FAIL'} {what}" + (f": {detail}" if detail and not ok else ""), flush=True)
 
 
 def arguments():
@@ -214,7 +208,7 @@ def main():
         uploads(args, pathlib.Path(work))
         signatures(args, pathlib.Path(work))
     print(f"moto {moto.__version__}, boto3 {boto3.__version__}")
-    sys.exit(f"{len(failed)} failed" if failed else 0)
+    end()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 mod amazon;
 #[path = "../server/bedrock.rs"]
 mod bedrock;
+#[path = "../server/noise.rs"]
+mod noise;
 #[path = "../server/s3.rs"]
 mod s3;
 #[allow(dead_code, reason = "the Hub's tests use the rest")]
@@ -18,6 +20,7 @@ mod uploads;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use noise::noise;
 use rankine_hub::{Aws, AwsConfig, AwsEndpoints, AwsKeys, Event, Existing, Patience, S3Address, S3Upload};
 
 /// Waits of tests.
@@ -110,16 +113,4 @@ impl Told {
             _ => {}
         }
     }
-}
-
-/// Bytes that no compression or repetition makes equal.
-fn noise(count: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).flatten().take(count).collect()
 }

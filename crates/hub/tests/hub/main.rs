@@ -1,6 +1,8 @@
 //! The hub against a server of its own: what arrives, what is kept, what is said when it does not arrive.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+#[path = "../server/noise.rs"]
+mod noise;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use noise::noise;
 use rankine_hub::{Event, Hub, HubConfig, HubError, Kind, ModelPart, Patience, Repository, Token, Tree, model_files};
 use server::Server;
 
@@ -80,18 +83,6 @@ impl Client {
     fn repository(&self, name: &str) -> PathBuf {
         self.folder.path().join("hub").join(name)
     }
-}
-
-/// Bytes that no compression or repetition makes equal.
-fn noise(count: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).flatten().take(count).collect()
 }
 
 /// A model of two shards and what lies beside them.

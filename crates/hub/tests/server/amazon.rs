@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::wire::{Body, Request, Response, read_request};
+use super::wire::{Body, Request, Response, accept, read_request};
 
 /// Keys that may do everything; the secret is any.
 pub(crate) const KEY: &str = "AKIATEST";
@@ -80,17 +80,8 @@ impl<S: Service> Amazon<S> {
         let port = listener.local_addr().unwrap().port();
         let state = State { service, faults: Vec::new(), requests: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false) });
-        let threads = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if threads.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let shared = Arc::clone(&threads);
-                std::thread::spawn(move || serve(stream, &shared));
-            }
-        });
+        let (stop, serving) = (Arc::clone(&shared), Arc::clone(&shared));
+        accept(listener, move || stop.stop.load(Ordering::Relaxed), move |stream| serve(stream, &serving));
         Self { shared, port }
     }
 

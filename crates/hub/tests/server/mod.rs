@@ -18,6 +18,8 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
+use wire::accept;
+
 /// A token that may see and write everything.
 pub(crate) const TOKEN: &str = "hf_test";
 /// A token of an account that was not let in anywhere.
@@ -113,17 +115,8 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let state = State { large: 1 << 20, page: 1000, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false), port });
-        let threads = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if threads.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let shared = Arc::clone(&threads);
-                std::thread::spawn(move || answers::serve(stream, &shared));
-            }
-        });
+        let (stop, serving) = (Arc::clone(&shared), Arc::clone(&shared));
+        accept(listener, move || stop.stop.load(Ordering::Relaxed), move |stream| answers::serve(stream, &serving));
         Self { shared, port }
     }
 

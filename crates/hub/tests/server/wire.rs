@@ -2,7 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// Serves each connection in a thread of its own, until the next one after `stopped`.
+pub(crate) fn accept(
+    listener: TcpListener,
+    stopped: impl Fn() -> bool + Send + 'static,
+    serve: impl Fn(TcpStream) + Send + Sync + 'static,
+) {
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            if stopped() {
+                return;
+            }
+            let Ok(stream) = stream else { continue };
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
 
 /// A request as it came.
 pub(crate) struct Request {
