@@ -51,7 +51,7 @@ impl Compute {
             Self::F32 => None,
             Self::Int16 => Some(Format { left: 8191.0, right: 2047.0, group: 2 }),
             Self::Int8 => {
-                let group = if set == InstructionSet::Avx512Vnni { 4 } else { 2 };
+                let group = if set.of_integers() == InstructionSet::Avx512Vnni { 4 } else { 2 };
                 Some(Format { left: 127.0, right: 127.0, group })
             }
         }
@@ -94,6 +94,7 @@ impl IntegerLeft {
         threads: Threads,
     ) -> Self {
         assert!(!source.transposed && source.holds(rows, k), "rows of the left side lie within its values");
+        let set = set.of_integers();
         let lanes = lanes_of(k, format.group);
         let tiles = Tiles::new(rows, set);
         let mut values = Scratch::new(rows * lanes);
@@ -207,6 +208,7 @@ impl IntegerPanels {
     /// Rounds all `columns` of the right side over `k`.
     pub(crate) fn new(set: InstructionSet, format: Format, right: &Right<'_>, k: usize, columns: usize) -> Self {
         assert!(right.holds(k, columns), "the right side holds its columns");
+        let set = set.of_integers();
         let lanes = set.tile().lanes;
         let panels: Vec<Panel> = Panel::cut(columns, lanes).collect();
         let size = panels.iter().map(|panel| panel_size(format, k, panel.vectors * lanes)).sum();

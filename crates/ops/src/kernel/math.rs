@@ -12,7 +12,7 @@ macro_rules! vectorised {
 
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::kernel::InstructionSet::{Avx2, Avx512, Avx512Vnni};
+                use $crate::kernel::InstructionSet::{Amx, Avx2, Avx512, Avx512Vnni};
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
                     portable($($arg),*)
@@ -23,7 +23,7 @@ macro_rules! vectorised {
                 }
                 match set {
                     // SAFETY: a set is only current where the machine has it.
-                    Avx512 | Avx512Vnni => return unsafe { avx512($($arg),*) },
+                    Avx512 | Avx512Vnni | Amx => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     Avx2 => return unsafe { avx2($($arg),*) },
                     _ => {}

@@ -5,6 +5,8 @@ mod integer;
 mod isa;
 pub(crate) mod math;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod planes;
 mod product;
 mod quantised;
 mod scratch;

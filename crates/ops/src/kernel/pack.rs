@@ -5,6 +5,8 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use super::Shared;
 use super::isa::InstructionSet;
 use super::math::vectorised;
+#[cfg(target_arch = "x86_64")]
+use super::planes;
 use super::quantised::QuantWeight;
 use super::scratch::{Scratch, fresh};
 
@@ -144,16 +146,19 @@ pub(crate) struct Left {
     pub(crate) set: InstructionSet,
 }
 
-/// Rows in as few tiles as the registers allow, of heights that differ by 1 at most.
+/// Rows in as few tiles as the registers allow: of heights that differ by 1 at most, or all but the last full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
     rows: usize,
     pub(crate) count: usize,
+    /// The height of a full tile, where they are.
+    full: Option<usize>,
 }
 
 impl Tiles {
     pub(crate) fn new(rows: usize, set: InstructionSet) -> Self {
-        Self { rows, count: rows.div_ceil(set.tile().rows) }
+        let shape = set.tile();
+        Self { rows, count: rows.div_ceil(shape.rows), full: shape.full.then_some(shape.rows) }
     }
 
     /// All of them.
@@ -163,6 +168,9 @@ impl Tiles {
 
     /// The first row of tile `index`, and its height.
     pub(crate) fn place(self, index: usize) -> (usize, usize) {
+        if let Some(height) = self.full {
+            return (index * height, height.min(self.rows - index * height));
+        }
         let (height, higher) = (self.rows / self.count, self.rows % self.count);
         (index * height + index.min(higher), height + usize::from(index < higher))
     }
@@ -207,6 +215,18 @@ impl Left {
     ) -> Self {
         assert!(source.holds(rows, k), "the left side of a product lies within its values");
         let tiles = Tiles::new(rows, set);
+        #[cfg(target_arch = "x86_64")]
+        if set == InstructionSet::Amx {
+            let mut packed = Scratch::new(planes::left_size(rows, k));
+            let into = Shared(packed.as_mut_ptr());
+            threads.each(tiles.count, 2 * rows * k, |index| {
+                let (row, height) = tiles.place(index);
+                let place = planes::left_place(index, height, k, 0);
+                // SAFETY: the source was checked to hold all rows; each tile writes its own part of the scratch.
+                unsafe { planes::pack_left(source, row, height, k, into.get().cast::<u16>().add(place)) };
+            });
+            return Self { packed, k, tiles, set };
+        }
         let mut packed = Scratch::new(rows * k);
         let into = Shared(packed.as_mut_ptr());
         threads.each(tiles.count, rows * k, |index| {
@@ -226,6 +246,14 @@ impl Left {
             }
         });
         Self { packed, k, tiles, set }
+    }
+
+    /// The planes of tile `index` from `k` on, a multiple of [`planes::DEPTH`].
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn planes(&self, index: usize, k: usize) -> *const u16 {
+        let (_, height) = self.tiles.place(index);
+        // Within the scratch: as it was packed.
+        self.packed.as_ptr().cast::<u16>().wrapping_add(planes::left_place(index, height, self.k, k))
     }
 
     /// The packed values of the tile that begins at `row`, [k, height].
@@ -349,7 +377,7 @@ pub(super) unsafe fn transpose(
     clippy::undocumented_unsafe_blocks,
     reason = "bodies of unsafe functions, which need what their callers promise and nothing more"
 )]
-mod avx512 {
+pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
     use half::{bf16, f16};
@@ -508,7 +536,7 @@ mod avx512 {
 
     /// The transpose of 16 x 16 values.
     #[inline(always)]
-    unsafe fn flip(r: [__m512; 16]) -> [__m512; 16] {
+    pub(crate) unsafe fn flip(r: [__m512; 16]) -> [__m512; 16] {
         unsafe {
             let mut pairs = r;
             for i in 0..8 {

@@ -10,6 +10,8 @@ use std::ops::Range;
 use super::integer::{IntegerLeft, IntegerPanels, multiply_tile, pack_panel, panel_size};
 use super::isa::InstructionSet;
 use super::pack::{Left, Order, Panel, Right, Tiles, Values};
+#[cfg(target_arch = "x86_64")]
+use super::planes;
 use super::scratch::Scratch;
 use super::tile::{Run, Target};
 use super::{Shared, Threads};
@@ -87,6 +89,13 @@ const BLOCK: usize = 96 << 10;
 /// Blocks that each thread gets at least, where a product is wide enough.
 const BLOCKS_A_THREAD: usize = 3;
 
+/// `k` at whose multiples a sum on tiles may be cut.
+#[cfg(target_arch = "x86_64")]
+const DEPTH: usize = planes::DEPTH;
+/// As above, where there are no tiles.
+#[cfg(not(target_arch = "x86_64"))]
+const DEPTH: usize = 1;
+
 /// The longest sum that one pass over a block takes; longer ones add to the target again.
 const PASS: usize = 2048;
 
@@ -94,7 +103,7 @@ const PASS: usize = 2048;
 pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: Threads) {
     let float = |job: &Job<'_>| job.terms.first().map(|term| (term.left.tiles, term.left.set));
     let integer = |job: &Job<'_>| job.integer.first().map(|term| (term.left.tiles, term.left.set));
-    let Some((tiles, set)) = jobs.iter().find_map(|job| float(job).or_else(|| integer(job))) else { return };
+    let Some((tiles, set)) = jobs.iter().find_map(float).or_else(|| jobs.iter().find_map(integer)) else { return };
     let rows = tiles.rows();
     if rows == 0 {
         return;
@@ -110,7 +119,8 @@ pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: 
             assert!(term.right.holds(term.k.len(), job.columns.len()), "the right side holds the product's columns");
         }
         for term in &job.integer {
-            assert!(term.left.tiles == tiles && term.left.set == set, "terms of one product have the same rows");
+            let same = term.left.tiles.rows() == rows && term.left.set == set.of_integers();
+            assert!(same, "terms of one product have the same rows");
             assert!(term.right.holds(term.left.k, job.columns.len()), "the right side holds the product's columns");
             let fits = |right| !matches!(right, IntegerRight::Panels { panels, .. } if !panels.fits(term.left));
             assert!(fits(term.right), "both sides are integers of one kind");
@@ -123,7 +133,7 @@ pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: 
     threads.each(blocks.len(), work, |index| {
         let block = &blocks[index];
         // SAFETY: the bounds were checked above, and each block writes rows and columns of its own.
-        unsafe { block.run(&jobs[block.job], c, stride, tiles, set) };
+        unsafe { block.run(&jobs[block.job], c, stride, set) };
     });
 }
 
@@ -138,24 +148,33 @@ impl<'a> Job<'a> {
         Self { columns, integer: vec![term], terms: Vec::new(), write }
     }
 
+    /// Whether its parts have their rows in the same tiles.
+    fn has_one_tiling(&self) -> bool {
+        match (self.terms.first(), self.integer.first()) {
+            (Some(float), Some(integer)) => float.left.tiles == integer.left.tiles,
+            _ => true,
+        }
+    }
+
     /// Of the whole sum.
     fn length(&self) -> usize {
         let integer: usize = self.integer.iter().map(|term| term.left.k / 2).sum();
         integer + self.terms.iter().map(|term| term.k.len()).sum::<usize>()
     }
 
-    /// The sum in stretches of at most [`PASS`]: which term, and which part of it.
-    fn passes(&self) -> Vec<Vec<(usize, Range<usize>)>> {
+    /// The sum in stretches of at most [`PASS`]: which term, and which part of it. A term is cut at multiples of `unit`.
+    fn passes(&self, unit: usize) -> Vec<Vec<(usize, Range<usize>)>> {
         let mut passes: Vec<Vec<(usize, Range<usize>)>> = Vec::new();
         let mut room = 0;
         for (index, term) in self.terms.iter().enumerate() {
             let mut k = term.k.clone();
             while !k.is_empty() {
-                if room == 0 {
+                let reach = |room: usize| if k.len() <= room { k.end } else { (k.start + room) / unit * unit };
+                if reach(room) <= k.start {
                     passes.push(Vec::new());
                     room = PASS;
                 }
-                let end = k.end.min(k.start + room);
+                let end = reach(room);
                 room -= end - k.start;
                 if let Some(pass) = passes.last_mut() {
                     pass.push((index, k.start..end));
@@ -173,7 +192,8 @@ struct Block {
     job: usize,
     /// Within the job.
     columns: Range<usize>,
-    tiles: Range<usize>,
+    /// Which part of the rows' tiles, of how many.
+    band: (usize, usize),
 }
 
 /// Cuts the jobs into blocks: as wide as the cache takes, as many as keep the threads evenly busy.
@@ -194,108 +214,208 @@ fn blocks(jobs: &[Job<'_>], set: InstructionSet, tiles: Tiles, threads: usize) -
             if panels >= threads {
                 // A few blocks for each thread, so that one that is held up does not hold up the others.
                 cuts = cuts.max(BLOCKS_A_THREAD * threads).next_multiple_of(threads).min(panels);
-            } else {
+            } else if job.has_one_tiling() {
                 bands = threads.div_ceil(panels).min(tiles.count);
             }
         }
         for cut in 0..cuts {
             let columns = (cut * panels / cuts) * panel..((cut + 1) * panels / cuts * panel).min(n);
             for band in 0..bands {
-                let tiles = band * tiles.count / bands..(band + 1) * tiles.count / bands;
-                blocks.push(Block { job: index, columns: columns.clone(), tiles });
+                blocks.push(Block { job: index, columns: columns.clone(), band: (band, bands) });
             }
         }
     }
     blocks
 }
 
+/// What a block writes to, and how.
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    c: Shared,
+    /// What sums are added to; null where it is 0.
+    base: *const f32,
+    stride: usize,
+}
+
 impl Block {
     /// # Safety
     /// The job's parts were checked, the target reaches as far as they do, and no other block writes here.
-    unsafe fn run(&self, job: &Job<'_>, c: Shared, stride: usize, tiles: Tiles, set: InstructionSet) {
-        let lanes = set.tile().lanes;
-        let panels: Vec<Panel> = Panel::cut(self.columns.len(), lanes).collect();
-        let target = |tile: usize, panel: &Panel, base: *const f32| {
-            let (row, height) = tiles.place(tile);
-            let place = row * stride + job.columns.start + self.columns.start + panel.start;
-            // Within the target and the base, as the caller says.
-            let base = if base.is_null() { base } else { base.wrapping_add(place) };
-            Target { c: c.get().wrapping_add(place), base, stride, height, columns: panel.count }
-        };
-        let mut base = match job.write {
+    unsafe fn run(&self, job: &Job<'_>, c: Shared, stride: usize, set: InstructionSet) {
+        let panels: Vec<Panel> = Panel::cut(self.columns.len(), set.tile().lanes).collect();
+        let base = match job.write {
             Write::Set => std::ptr::null(),
             Write::Add => c.get().cast_const(),
             Write::Onto(base) => base.as_ptr(),
         };
-        for IntegerTerm { left, right } in &job.integer {
-            let size = |panel: &Panel| match right {
-                IntegerRight::Values(_) => panel_size(left.format, left.k, panel.vectors * lanes),
-                IntegerRight::Panels { .. } => 0,
-            };
-            let mut scratch = Scratch::new(panels.iter().map(size).sum());
-            let mut room = scratch.as_mut_ptr();
-            let pack = |panel: &Panel| match right {
-                IntegerRight::Values(right) => {
-                    let place = room;
-                    room = room.wrapping_add(size(panel));
-                    let columns = self.of(panel);
-                    // SAFETY: the right side was checked to hold these columns, and the scratch holds every panel.
-                    unsafe { pack_panel(right, left.format, set, left.k, columns, place, panel.vectors * lanes) }
-                }
-                IntegerRight::Panels { panels, k, column } => panels.panel(column + self.of(panel).start, *k),
-            };
-            let packed: Vec<_> = panels.iter().map(pack).collect();
-            for tile in self.tiles.clone() {
-                for (panel, packed) in panels.iter().zip(&packed) {
-                    // SAFETY: packed just before over the same `k` in the same format.
-                    unsafe { multiply_tile(left, tile, panel.vectors, *packed, target(tile, panel, base)) };
-                }
-            }
-            base = c.get().cast_const();
+        let mut output = Output { c, base, stride };
+        for term in &job.integer {
+            // SAFETY: as the caller says.
+            unsafe { self.run_integers(job, term, &panels, output, set) };
+            output.base = c.get().cast_const();
         }
-        for parts in job.passes() {
-            let width: usize = panels.iter().map(|panel| panel.vectors * lanes).sum();
-            // A right side that lies as a panel does is read in place where few rows would not repay a copy.
-            let few = self.tiles.len() <= 2;
-            let mut scratch = Scratch::new(parts.iter().map(|(_, k)| k.len()).sum::<usize>() * width);
-            let mut room = scratch.as_mut_ptr();
-            let mut runs: Vec<Vec<Run>> = Vec::with_capacity(panels.len());
-            for panel in &panels {
-                let wide = panel.vectors * lanes;
-                let mut of_panel = Vec::with_capacity(parts.len());
-                for (term, k) in &parts {
-                    let Term { k: whole, right, .. } = &job.terms[*term];
-                    let k = k.start - whole.start..k.end - whole.start;
-                    let columns = self.of(panel);
-                    let (b, b_stride) = match (right.values, right.order) {
-                        (Values::F32(values), Order::AcrossColumns) if few && panel.count == wide => {
-                            // SAFETY: the right side holds these columns of every `k`.
-                            (unsafe { values.as_ptr().add(k.start * right.stride + columns.start) }, right.stride)
-                        }
-                        _ => {
-                            // SAFETY: the part was checked; the scratch has `wide` values for each `k`.
-                            unsafe { right.pack(set, k.clone(), columns, room, wide) };
-                            let place = room.cast_const();
-                            room = room.wrapping_add(k.len() * wide);
-                            (place, wide)
-                        }
-                    };
-                    of_panel.push(Run { a: std::ptr::null(), b, b_stride, k: k.len() });
+        let unit = if set == InstructionSet::Amx { DEPTH } else { 1 };
+        for parts in job.passes(unit) {
+            // SAFETY: as above.
+            unsafe {
+                match set {
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Amx => self.run_planes(job, &parts, &panels, output, set),
+                    _ => self.run_vectors(job, &parts, &panels, output, set),
                 }
-                runs.push(of_panel);
             }
-            for tile in self.tiles.clone() {
-                let (row, height) = tiles.place(tile);
-                for (panel, runs) in panels.iter().zip(&mut runs) {
-                    for (run, (term, k)) in runs.iter_mut().zip(&parts) {
-                        run.a = job.terms[*term].left.values(row).wrapping_add(k.start * height);
+            output.base = c.get().cast_const();
+        }
+    }
+
+    /// # Safety
+    /// As of [`Self::run`], here and below.
+    unsafe fn run_integers(
+        &self,
+        job: &Job<'_>,
+        IntegerTerm { left, right }: &IntegerTerm<'_>,
+        panels: &[Panel],
+        output: Output,
+        set: InstructionSet,
+    ) {
+        let lanes = set.tile().lanes;
+        let size = |panel: &Panel| match right {
+            IntegerRight::Values(_) => panel_size(left.format, left.k, panel.vectors * lanes),
+            IntegerRight::Panels { .. } => 0,
+        };
+        let mut scratch = Scratch::new(panels.iter().map(size).sum());
+        let mut room = scratch.as_mut_ptr();
+        let pack = |panel: &Panel| match right {
+            IntegerRight::Values(right) => {
+                let place = room;
+                room = room.wrapping_add(size(panel));
+                let columns = self.of(panel);
+                // SAFETY: the right side was checked to hold these columns, and the scratch holds every panel.
+                unsafe { pack_panel(right, left.format, set, left.k, columns, place, panel.vectors * lanes) }
+            }
+            IntegerRight::Panels { panels, k, column } => panels.panel(column + self.of(panel).start, *k),
+        };
+        let packed: Vec<_> = panels.iter().map(pack).collect();
+        for tile in self.tiles(left.tiles) {
+            for (panel, packed) in panels.iter().zip(&packed) {
+                let target = self.target(job, left.tiles.place(tile), panel, output);
+                // SAFETY: packed just before over the same `k` in the same format.
+                unsafe { multiply_tile(left, tile, panel.vectors, *packed, target) };
+            }
+        }
+    }
+
+    /// One pass in single precision on vectors.
+    unsafe fn run_vectors(
+        &self,
+        job: &Job<'_>,
+        parts: &[(usize, Range<usize>)],
+        panels: &[Panel],
+        output: Output,
+        set: InstructionSet,
+    ) {
+        let lanes = set.tile().lanes;
+        let Some(tiles) = job.terms.first().map(|term| term.left.tiles) else { return };
+        let own = self.tiles(tiles);
+        // A right side that lies as a panel does is read in place where few rows would not repay a copy.
+        let few = own.len() <= 2;
+        let width: usize = panels.iter().map(|panel| panel.vectors * lanes).sum();
+        let mut scratch = Scratch::new(parts.iter().map(|(_, k)| k.len()).sum::<usize>() * width);
+        let mut room = scratch.as_mut_ptr();
+        let mut runs: Vec<Vec<Run>> = Vec::with_capacity(panels.len());
+        for panel in panels {
+            let wide = panel.vectors * lanes;
+            let mut of_panel = Vec::with_capacity(parts.len());
+            for (term, k) in parts {
+                let Term { k: whole, right, .. } = &job.terms[*term];
+                let k = k.start - whole.start..k.end - whole.start;
+                let columns = self.of(panel);
+                let (b, b_stride) = match (right.values, right.order) {
+                    (Values::F32(values), Order::AcrossColumns) if few && panel.count == wide => {
+                        // SAFETY: the right side holds these columns of every `k`.
+                        (unsafe { values.as_ptr().add(k.start * right.stride + columns.start) }, right.stride)
                     }
-                    // SAFETY: packed above for this set.
-                    unsafe { set.multiply_tile(panel.vectors, runs, target(tile, panel, base)) };
-                }
+                    _ => {
+                        // SAFETY: the part was checked; the scratch has `wide` values for each `k`.
+                        unsafe { right.pack(set, k.clone(), columns, room, wide) };
+                        let place = room.cast_const();
+                        room = room.wrapping_add(k.len() * wide);
+                        (place, wide)
+                    }
+                };
+                of_panel.push(Run { a: std::ptr::null(), b, b_stride, k: k.len() });
             }
-            base = c.get().cast_const();
+            runs.push(of_panel);
         }
+        for tile in own {
+            let (row, height) = tiles.place(tile);
+            for (panel, runs) in panels.iter().zip(&mut runs) {
+                for (run, (term, k)) in runs.iter_mut().zip(parts) {
+                    run.a = job.terms[*term].left.values(row).wrapping_add(k.start * height);
+                }
+                // SAFETY: packed above for this set.
+                unsafe { set.multiply_tile(panel.vectors, runs, self.target(job, (row, height), panel, output)) };
+            }
+        }
+    }
+
+    /// One pass in single precision on tiles.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn run_planes(
+        &self,
+        job: &Job<'_>,
+        parts: &[(usize, Range<usize>)],
+        panels: &[Panel],
+        output: Output,
+        set: InstructionSet,
+    ) {
+        use planes::{PlaneRun, RightPart};
+        let Some(tiles) = job.terms.first().map(|term| term.left.tiles) else { return };
+        let size = |panel: &Panel, term: usize, k: &Range<usize>| {
+            planes::right_size(job.terms[term].right.values, panel.vectors, k)
+        };
+        let sizes = panels.iter().flat_map(|panel| parts.iter().map(move |(term, k)| size(panel, *term, k)));
+        let mut scratch = Scratch::new(sizes.sum());
+        let mut room = scratch.as_mut_ptr();
+        let mut runs: Vec<Vec<PlaneRun>> = Vec::with_capacity(panels.len());
+        for panel in panels {
+            let of_panel = parts.iter().map(|(term, k)| {
+                let Term { k: whole, right, .. } = &job.terms[*term];
+                let rows = k.start - whole.start..k.end - whole.start;
+                let part = RightPart { right, rows, k: k.clone(), columns: self.of(panel), halves: panel.vectors };
+                let place = room.cast::<u16>();
+                room = room.wrapping_add(size(panel, *term, k));
+                // SAFETY: the right side was checked to hold these columns, and the scratch holds every part.
+                unsafe { part.pack(set, place) };
+                PlaneRun::new(place, right.values, k)
+            });
+            runs.push(of_panel.collect());
+        }
+        // SAFETY: the set is current, so that the machine has tiles.
+        let registers = unsafe { planes::Registers::configure() };
+        for tile in self.tiles(tiles) {
+            for (panel, runs) in panels.iter().zip(&mut runs) {
+                for (run, (term, k)) in runs.iter_mut().zip(parts) {
+                    run.a = job.terms[*term].left.planes(tile, k.start);
+                }
+                let target = self.target(job, tiles.place(tile), panel, output);
+                // SAFETY: packed above.
+                unsafe { planes::multiply_tile(&registers, panel.vectors, runs, target) };
+            }
+        }
+    }
+
+    /// Which of a left side's tiles are the block's.
+    fn tiles(&self, tiles: Tiles) -> Range<usize> {
+        let (band, bands) = self.band;
+        band * tiles.count / bands..(band + 1) * tiles.count / bands
+    }
+
+    /// Where a tile of rows meets a panel.
+    fn target(&self, job: &Job<'_>, (row, height): (usize, usize), panel: &Panel, output: Output) -> Target {
+        let place = row * output.stride + job.columns.start + self.of(panel).start;
+        // Within the target and the base, as the caller of `run` says.
+        let base = if output.base.is_null() { output.base } else { output.base.wrapping_add(place) };
+        Target { c: output.c.get().wrapping_add(place), base, stride: output.stride, height, columns: panel.count }
     }
 
     /// A panel's columns within the job.
@@ -376,6 +496,73 @@ mod tests {
                     if write == Write::Set && name != "f16" {
                         let bits: Vec<u32> = c.iter().map(|v| v.to_bits()).collect();
                         assert_eq!(first.get_or_insert_with(|| bits.clone()), &bits, "{set} {name} {m}x{n}x{k}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Values with all 24 bits, of very different size.
+    fn full(count: usize, seed: usize) -> Vec<f32> {
+        let value =
+            |i: usize| (((i * 41 + seed * 97) as f32) * 0.731).sin() * 10_f32.powi((i * 7 + seed) as i32 % 5 - 2);
+        (0..count).map(value).collect()
+    }
+
+    /// No more is lost than single precision loses, whatever the products are composed of: two units in the last place
+    /// of what is summed, and one for each doubling of the terms. Stretches of the left side begin anywhere.
+    #[test]
+    fn products_keep_single_precision() {
+        let (m, n) = (19, 37);
+        for set in InstructionSet::available() {
+            for k in [1, 4, 33, 70, 700, 2100] {
+                let (a, b) = (full(m * k, 1), full(k * n, 2));
+                let bf16: Vec<bf16> = b.iter().map(|v| bf16::from_f32(*v)).collect();
+                let f16: Vec<f16> = b.iter().map(|v| f16::from_f32(*v)).collect();
+                let left = Left::pack(set, LeftSource::new(&a, k), m, k, Threads::All);
+                for values in [Values::F32(&b), Values::Bf16(&bf16), Values::F16(&f16)] {
+                    let mut held = vec![0.0; k * n];
+                    values.widen(set, &mut held);
+                    let cuts = [0, k / 7, k / 3, k];
+                    let terms = cuts.windows(2).map(|cut| {
+                        let right = Right::new(values.from(cut[0] * n), Order::AcrossColumns, n);
+                        Term { left: &left, k: cut[0]..cut[1], right }
+                    });
+                    let mut c = vec![f32::NAN; m * n];
+                    products(&mut c, n, &[Job::float(0..n, terms.collect(), Write::Set)], Threads::All);
+                    for (place, found) in c.iter().enumerate() {
+                        let terms =
+                            || (0..k).map(|p| f64::from(a[place / n * k + p]) * f64::from(held[p * n + place % n]));
+                        let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                        let error = (f64::from(*found) - sum).abs();
+                        let allowed = size * f64::from(f32::EPSILON) * (2.0 + (k as f64).log2());
+                        assert!(error <= allowed, "{set} k {k} {place}: {found}, {sum} expected, {error} > {allowed}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is not finite is seen in every sum that it is part of.
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        let (m, n, k) = (5, 20, 40);
+        for set in InstructionSet::available() {
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                for on_left in [true, false] {
+                    let (mut a, mut b) = (values(m * k, 1), values(k * n, 2));
+                    if on_left {
+                        a[3 * k + 7] = bad
+                    } else {
+                        b[7 * n + 3] = bad
+                    }
+                    let left = Left::pack(set, LeftSource::new(&a, k), m, k, Threads::One);
+                    let right = Right::new(Values::F32(&b), Order::AcrossColumns, n);
+                    let mut c = vec![0.0; m * n];
+                    products(&mut c, n, &[Job::float(0..n, vec![Term::new(&left, right)], Write::Set)], Threads::One);
+                    for (place, found) in c.iter().enumerate() {
+                        let part = if on_left { place / n == 3 } else { place % n == 3 };
+                        assert_eq!(found.is_finite(), !part, "{set} {bad} {on_left} {place}: {found}");
                     }
                 }
             }

@@ -43,15 +43,18 @@ pub(crate) struct TileShape {
     pub(crate) rows: usize,
     /// Values in a register.
     pub(crate) lanes: usize,
+    /// Whether a tile of fewer rows takes as long: then all but the last are full.
+    pub(crate) full: bool,
 }
 
 impl InstructionSet {
     pub(crate) fn tile(self) -> TileShape {
         match self {
-            Self::Portable => TileShape { rows: 4, lanes: 8 },
-            Self::Neon => TileShape { rows: 12, lanes: 4 },
-            Self::Avx2 => TileShape { rows: 6, lanes: 8 },
-            Self::Avx512 | Self::Avx512Vnni => TileShape { rows: 14, lanes: 16 },
+            Self::Portable => TileShape { rows: 4, lanes: 8, full: false },
+            Self::Neon => TileShape { rows: 12, lanes: 4, full: false },
+            Self::Avx2 => TileShape { rows: 6, lanes: 8, full: false },
+            Self::Avx512 | Self::Avx512Vnni => TileShape { rows: 14, lanes: 16, full: false },
+            Self::Amx => TileShape { rows: 32, lanes: 16, full: true },
         }
     }
 
