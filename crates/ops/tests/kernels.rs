@@ -430,8 +430,15 @@ fn integer_products_are_close_and_the_same_on_every_set() {
                 [("output", &found, &expected), ("input's gradient", &gradients[0], &expected_gradients[0])]
             {
                 let distance = relative_distance(found, expected);
+                if compute.on(set) == Compute::F32 {
+                    assert!(distance < 1e-6, "{compute:?}, {set}: {name} {distance:.2e} apart");
+                    continue;
+                }
                 assert!(distance < limit, "{compute:?}, {set}: {name} {distance:.2e} apart");
                 assert!(distance > limit / 1e3, "{compute:?}, {set}: {name} was not rounded at all");
+            }
+            if compute.on(set) == Compute::F32 {
+                continue;
             }
             // Integers are exact; what is left is the order and the rounding of what is scaled.
             let first = first.get_or_insert_with(|| found.clone());
@@ -454,8 +461,9 @@ fn integer_heads_are_close() {
     };
     let (sum, gradient) = run(&FrozenProduct::default());
     for (compute, limit) in [(Compute::Int16, 1e-3), (Compute::Int8, 3e-2)] {
-        let made_before = FrozenProduct::new(&weight, compute);
-        let (found, found_gradient) = run(&made_before);
+        let Some(set) = InstructionSet::available().filter(|set| compute.on(*set) == compute).last() else { continue };
+        let made_before = set.scope(|| FrozenProduct::new(&weight, compute));
+        let (found, found_gradient) = set.scope(|| run(&made_before));
         assert!((found - sum).abs() < limit as f32 * sum, "{compute:?}: {found}, {sum} in f32");
         let distance = relative_distance(&found_gradient, &gradient);
         assert!(distance < limit, "{compute:?}: gradient {distance:.2e} apart");

@@ -126,7 +126,7 @@ pub struct BenchArgs {
     /// Hold the linear layers of a model without a recipe in fewer bits.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub quantize: Option<Quantize>,
-    /// Hold the CPU's kernels to one instruction set: portable, neon, avx2, avx512, avx512-vnni.
+    /// Hold the CPU's kernels to one instruction set: portable, neon, avx2, avx512, avx512-vnni, amx.
     #[arg(long, value_name = "SET")]
     pub instruction_set: Option<String>,
     /// Tokens of one forward and backward pass.

@@ -8,7 +8,7 @@ use rankine_models::attach::{AdapterLayout, EMBEDDING, HEAD};
 use rankine_models::config::DecoderConfig;
 use rankine_models::model::BaseForm;
 use rankine_nn::lora::AdapterKind;
-use rankine_ops::{Compute, HEAD_LOGITS};
+use rankine_ops::{Compute, HEAD_LOGITS, InstructionSet};
 use serde::Serialize;
 
 use crate::config::OptimizerKind;
@@ -137,7 +137,7 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
         .sum::<u64>()
         + tied_head;
     // Integers of each weight for both passes, with their scales.
-    let integers = match compute {
+    let integers = match compute.on(InstructionSet::current()) {
         Compute::F32 => 0,
         Compute::Int16 => multiplied * 17 / 4,
         Compute::Int8 => multiplied * 9 / 4,

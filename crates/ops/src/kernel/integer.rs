@@ -45,9 +45,18 @@ pub(crate) struct Format {
 pub(crate) const BLOCK: usize = 128;
 
 impl Compute {
+    /// What a set of instructions computes where it is asked for this: `F32` for 16 bits on [`InstructionSet::Amx`], on
+    /// which single precision is faster than the integers are.
+    pub fn on(self, set: InstructionSet) -> Self {
+        match (self, set) {
+            (Self::Int16, InstructionSet::Amx) => Self::F32,
+            _ => self,
+        }
+    }
+
     /// `None` for single precision. Without 8-bit dot products, 8-bit values are held in 16 bits: the sums are the same.
     pub(crate) fn format(self, set: InstructionSet) -> Option<Format> {
-        match self {
+        match self.on(set) {
             Self::F32 => None,
             Self::Int16 => Some(Format { left: 8191.0, right: 2047.0, group: 2 }),
             Self::Int8 => {

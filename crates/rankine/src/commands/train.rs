@@ -14,6 +14,7 @@ use rankine_export::{ExportConfig, Target};
 use rankine_models::model::Model;
 use rankine_nn::lora::AdapterKind;
 use rankine_nn::parameter::Pass;
+use rankine_ops::{Compute, InstructionSet};
 use rankine_train::artifact::Artifact;
 use rankine_train::event::Event;
 use rankine_train::objective::supervised;
@@ -257,10 +258,14 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
         });
         sum / tokens.max(1) as f64
     };
-    let exact = loss(model);
-    model.set_compute(plan.model.base_compute.into());
-    let rounded = loss(model);
     let way = plan.model.base_compute.name();
+    let (compute, set) = (Compute::from(plan.model.base_compute), InstructionSet::current());
+    if compute.on(set) == Compute::F32 {
+        return Ok(format!("base_compute {way}: f32 is faster on this processor ({set}), and is computed instead"));
+    }
+    let exact = loss(model);
+    model.set_compute(compute);
+    let rounded = loss(model);
     let records = numbers::counted(rows.len(), "record");
     let change = 100.0 * (rounded - exact) / exact.abs().max(f64::MIN_POSITIVE);
     Ok(format!(
