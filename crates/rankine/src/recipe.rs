@@ -160,8 +160,10 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]
     pub dtype: Option<Dtype>,
-    /// How the CPU multiplies with the frozen base: in `f32`, or faster in block fixed point, `int16` (closer to f32
-    /// than bf16 is) or `int8` (an approximation: its error is measured and printed at the start).
+    /// How the CPU multiplies with the frozen base: in `f32`; in `bf16` where the processor has AMX; or in block fixed
+    /// point, `int16` (closer to f32 than bf16 is) or `int8`. Where the processor has something both closer and faster
+    /// than what is asked for, it computes that, and says so; what rounding does to the loss is measured and printed at
+    /// the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "f32"))]
     pub base_compute: Option<BaseCompute>,
@@ -262,6 +264,8 @@ pub enum BaseCompute {
     /// 32-bit floats.
     #[default]
     F32,
+    /// Products of bf16, summed in 32-bit floats.
+    Bf16,
     /// Blocks of 16-bit integers.
     Int16,
     /// Blocks of 8-bit integers.
@@ -273,6 +277,7 @@ impl BaseCompute {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Bf16 => "bf16",
             Self::Int16 => "int16",
             Self::Int8 => "int8",
         }
@@ -283,6 +288,7 @@ impl From<BaseCompute> for Compute {
     fn from(compute: BaseCompute) -> Self {
         match compute {
             BaseCompute::F32 => Self::F32,
+            BaseCompute::Bf16 => Self::Bf16,
             BaseCompute::Int16 => Self::Int16,
             BaseCompute::Int8 => Self::Int8,
         }

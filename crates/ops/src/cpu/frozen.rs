@@ -6,7 +6,9 @@ use burn::backend::DispatchDevice;
 use burn::tensor::Tensor;
 
 use super::host::Host;
-use crate::kernel::{Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Right, Values};
+use crate::kernel::{
+    Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Precision, Right, Values,
+};
 
 /// How products with one frozen weight are computed on the CPU, with what was made of the weight for that.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +49,14 @@ impl FrozenProduct {
     /// The way.
     pub fn compute(&self) -> Compute {
         self.compute
+    }
+
+    /// The precision of products that are not of integers.
+    pub(crate) fn precision(&self, set: InstructionSet) -> Precision {
+        match self.compute.on(set) {
+            Compute::Bf16 => Precision::Bf16,
+            _ => Precision::Single,
+        }
     }
 
     /// The right side `W^T`, from output `out` on, for a left side in integers.

@@ -72,6 +72,7 @@ impl Head<'_> {
             Row { target, top: f32::NEG_INFINITY, total: 0.0, picked: 0.0 }
         };
         let mut rows: Vec<Row> = targets.iter().map(row).collect();
+        let precision = self.product.precision(set);
         let left = self.pack(hidden, n, width);
         // SAFETY: the product sets the part that is read.
         let mut logits = unsafe { fresh(n * TILE.min(vocab)) };
@@ -81,7 +82,7 @@ impl Head<'_> {
             let job = match &left {
                 Packed::Float(left) => {
                     let right = Right::new(weight.from(start * width), Order::AlongK, width);
-                    Job::float(0..count, vec![Term::new(left, right)], Write::Set)
+                    Job::float(0..count, vec![Term::new(left, right).at(precision)], Write::Set)
                 }
                 Packed::Integer(left) => {
                     let right = self.product.forward(left, weight, width, start);
@@ -110,7 +111,7 @@ impl Head<'_> {
             let job = match &powers {
                 Packed::Float(left) => {
                     let right = Right::new(weight.from(start * width), Order::AcrossColumns, width);
-                    Job::float(0..width, vec![Term::new(left, right)], write)
+                    Job::float(0..width, vec![Term::new(left, right).at(precision)], write)
                 }
                 Packed::Integer(left) => {
                     let right = self.product.backward(left, weight, width, start);

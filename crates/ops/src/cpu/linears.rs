@@ -104,13 +104,14 @@ impl Linears<'_> {
                     job.integer.push(IntegerTerm { left: rounded, right });
                 }
                 (_, Some(left)) => {
-                    job.terms.push(Term::new(left, Right::new(layer.weight, Order::AlongK, input)));
+                    let right = Right::new(layer.weight, Order::AlongK, input);
+                    job.terms.push(Term::new(left, right).at(layer.product.precision(set)));
                 }
                 _ => unreachable!("packed in the way that some layer needs"),
             }
             if let (Some(Update { b, r, .. }), Some(parts)) = (layer.update, &packed_parts) {
                 let right = Right::new(Values::F32(b), Order::AlongK, r);
-                job.terms.push(Term { left: parts, k: part..part + r, right });
+                job.terms.push(Term::part(parts, part..part + r, right));
             }
             job
         });
@@ -192,7 +193,7 @@ impl Linears<'_> {
         let jobs = self.places().filter_map(|Place { layer, column, part }| {
             let Update { b, r, .. } = layer.update?;
             let right = Right::new(Values::F32(b), Order::AcrossColumns, r);
-            let term = Term { left: &left, k: column..column + layer.out, right };
+            let term = Term::part(&left, column..column + layer.out, right);
             Some(Job::float(part..part + r, vec![term], Write::Set))
         });
         products(&mut dh, rank, &jobs.collect::<Vec<_>>(), Threads::All);
@@ -216,12 +217,13 @@ impl Linears<'_> {
                     }
                     None => {
                         let right = Right::new(layer.weight, Order::AcrossColumns, input);
-                        job.terms.push(Term { left: &left, k: column..column + layer.out, right });
+                        let term = Term::part(&left, column..column + layer.out, right);
+                        job.terms.push(term.at(layer.product.precision(set)));
                     }
                 }
                 if let (Some(Update { a, r, .. }), Some(dh)) = (layer.update, &packed_dh) {
                     let right = Right::new(Values::F32(a), Order::AcrossColumns, input);
-                    job.terms.push(Term { left: dh, k: part..part + r, right });
+                    job.terms.push(Term::part(dh, part..part + r, right));
                 }
             }
             products(dx, input, &[job], Threads::All);

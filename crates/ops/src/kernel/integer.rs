@@ -24,6 +24,8 @@ pub enum Compute {
     /// In single precision.
     #[default]
     F32,
+    /// What is multiplied is rounded to bf16, and so are weights that are more than that.
+    Bf16,
     /// In block fixed point of 14 bits (what is multiplied) and 12 bits (the weights), signs included.
     Int16,
     /// In block fixed point of 8 bits on both sides.
@@ -45,11 +47,14 @@ pub(crate) struct Format {
 pub(crate) const BLOCK: usize = 128;
 
 impl Compute {
-    /// What a set of instructions computes where it is asked for this: `F32` for 16 bits on [`InstructionSet::Amx`], on
-    /// which single precision is faster than the integers are.
+    /// What a set of instructions computes where it is asked for this, since it is both closer and faster: on
+    /// [`InstructionSet::Amx`] `F32` for integers of 16 bits and `Bf16` for those of 8, elsewhere `F32` for `Bf16`.
     pub fn on(self, set: InstructionSet) -> Self {
         match (self, set) {
             (Self::Int16, InstructionSet::Amx) => Self::F32,
+            (Self::Int8, InstructionSet::Amx) => Self::Bf16,
+            (Self::Bf16, InstructionSet::Amx) => Self::Bf16,
+            (Self::Bf16, _) => Self::F32,
             _ => self,
         }
     }
@@ -57,10 +62,10 @@ impl Compute {
     /// `None` for single precision. Without 8-bit dot products, 8-bit values are held in 16 bits: the sums are the same.
     pub(crate) fn format(self, set: InstructionSet) -> Option<Format> {
         match self.on(set) {
-            Self::F32 => None,
+            Self::F32 | Self::Bf16 => None,
             Self::Int16 => Some(Format { left: 8191.0, right: 2047.0, group: 2 }),
             Self::Int8 => {
-                let group = if set.of_integers() == InstructionSet::Avx512Vnni { 4 } else { 2 };
+                let group = if set == InstructionSet::Avx512Vnni { 4 } else { 2 };
                 Some(Format { left: 127.0, right: 127.0, group })
             }
         }
@@ -103,7 +108,6 @@ impl IntegerLeft {
         threads: Threads,
     ) -> Self {
         assert!(!source.transposed && source.holds(rows, k), "rows of the left side lie within its values");
-        let set = set.of_integers();
         let lanes = lanes_of(k, format.group);
         let tiles = Tiles::new(rows, set);
         let mut values = Scratch::new(rows * lanes);
@@ -217,7 +221,6 @@ impl IntegerPanels {
     /// Rounds all `columns` of the right side over `k`.
     pub(crate) fn new(set: InstructionSet, format: Format, right: &Right<'_>, k: usize, columns: usize) -> Self {
         assert!(right.holds(k, columns), "the right side holds its columns");
-        let set = set.of_integers();
         let lanes = set.tile().lanes;
         let panels: Vec<Panel> = Panel::cut(columns, lanes).collect();
         let size = panels.iter().map(|panel| panel_size(format, k, panel.vectors * lanes)).sum();

@@ -49,11 +49,6 @@ impl InstructionSet {
         body()
     }
 
-    /// The set that integer products run on.
-    pub(crate) fn of_integers(self) -> Self {
-        if self == Self::Amx { Self::Avx512Vnni } else { self }
-    }
-
     /// Whether this machine can run the set. Detection is cached, by the standard library for the most part.
     pub fn is_available(self) -> bool {
         match self {

@@ -7,6 +7,8 @@
 //! with `i + j > 2` add less than 2^-25 of the product, which is below f32's own rounding. A tile instruction does the
 //! work of 256 vector ones of f32, so that three or six of them are still far ahead.
 //!
+//! In bf16 ([`Precision::Bf16`]) only the first planes are multiplied.
+//!
 //! A value that is not finite has a plane that is no number, and so has every sum it is part of. Planes below 2^-126
 //! count as 0.
 
@@ -24,6 +26,7 @@ use half::{bf16, f16};
 
 use super::isa::InstructionSet;
 use super::pack::{LeftSource, Order, Right, Values, avx512::flip, transpose, widen};
+use super::product::Precision;
 use super::scratch::Scratch;
 use super::tile::{Target, sixteen};
 
@@ -42,12 +45,24 @@ const TILE: usize = SIDE * DEPTH;
 /// Planes of the left side.
 const LEFT: usize = 3;
 
-/// Planes of a right side.
-pub(super) fn planes(values: Values<'_>) -> usize {
-    match values {
-        Values::Bf16(_) => 1,
-        Values::F16(_) => 2,
-        Values::F32(_) | Values::Quantised { .. } => 3,
+/// Planes of both sides that a product takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count {
+    left: usize,
+    right: usize,
+}
+
+impl Count {
+    pub(super) fn new(precision: Precision, right: Values<'_>) -> Self {
+        let right = match right {
+            Values::Bf16(_) => 1,
+            Values::F16(_) => 2,
+            Values::F32(_) | Values::Quantised { .. } => 3,
+        };
+        match precision {
+            Precision::Single => Self { left: LEFT, right },
+            Precision::Bf16 => Self { left: 1, right: 1 },
+        }
     }
 }
 
@@ -62,8 +77,8 @@ pub(super) fn left_place(index: usize, height: usize, whole: usize, k: usize) ->
 }
 
 /// Values of 4 bytes that a panel of `halves` tiles' width takes over `k`.
-pub(super) fn right_size(values: Values<'_>, halves: usize, k: &Range<usize>) -> usize {
-    stretch(k).1 * planes(values) * halves * TILE / 2
+pub(super) fn right_size(count: Count, halves: usize, k: &Range<usize>) -> usize {
+    stretch(k).1 * count.right * halves * TILE / 2
 }
 
 /// A stretch of the left side's `k` in whole tiles: what comes before it in its first tile, and how many tiles.
@@ -122,16 +137,11 @@ fn first(count: usize) -> u32 {
 
 /// Values that are read 32 at a time as planes of bf16.
 trait Planes: Copy {
-    /// How many there are; those after are not used.
-    const COUNT: usize;
-
-    /// The lanes of `mask`, the others zero and not read.
+    /// The lanes of `mask`, the others zero and not read; as many planes as [`Count::new`] says, the rest zero.
     unsafe fn load(from: *const Self, mask: u32) -> [__m512i; 3];
 }
 
 impl Planes for bf16 {
-    const COUNT: usize = 1;
-
     #[inline(always)]
     unsafe fn load(from: *const Self, mask: u32) -> [__m512i; 3] {
         unsafe { [_mm512_maskz_loadu_epi16(mask, from.cast()), _mm512_setzero_si512(), _mm512_setzero_si512()] }
@@ -139,8 +149,6 @@ impl Planes for bf16 {
 }
 
 impl Planes for f16 {
-    const COUNT: usize = 2;
-
     #[inline(always)]
     unsafe fn load(from: *const Self, mask: u32) -> [__m512i; 3] {
         unsafe {
@@ -155,8 +163,6 @@ impl Planes for f16 {
 }
 
 impl Planes for f32 {
-    const COUNT: usize = 3;
-
     #[inline(always)]
     unsafe fn load(from: *const Self, mask: u32) -> [__m512i; 3] {
         unsafe {
@@ -215,6 +221,7 @@ pub(super) struct RightPart<'a> {
     pub(super) columns: Range<usize>,
     /// Tiles that the panel is wide.
     pub(super) halves: usize,
+    pub(super) count: Count,
 }
 
 impl RightPart<'_> {
@@ -254,9 +261,9 @@ impl RightPart<'_> {
                 rows: 0..rows.len(),
                 k: self.k.start + start..self.k.start + end,
                 columns: 0..self.columns.len(),
-                halves: self.halves,
+                ..*self
             };
-            let place = block * f32::COUNT * self.halves * TILE;
+            let place = block * self.count.right * self.halves * TILE;
             unsafe { part.pack_values(strip.as_ptr(), width.len(), into.add(place)) };
         }
     }
@@ -270,7 +277,7 @@ impl RightPart<'_> {
             let to_line = DEPTH.min(lead + self.rows.len() - block * DEPTH);
             let start = self.rows.start + block * DEPTH + from_line - lead;
             unsafe {
-                let into = into.add(block * T::COUNT * self.halves * TILE);
+                let into = into.add(block * self.count.right * self.halves * TILE);
                 match self.right.order {
                     Order::AlongK => {
                         let mask = first(to_line) & !first(from_line);
@@ -303,7 +310,7 @@ impl RightPart<'_> {
                     planes[1][COLUMN] = _mm512_castsi512_ps(middle);
                     planes[2][COLUMN] = _mm512_castsi512_ps(bottom);
                 });
-                for plane in 0..T::COUNT {
+                for plane in 0..self.count.right {
                     let into = into.add((plane * self.halves + half) * TILE);
                     let lines = flip(planes[plane]);
                     sixteen!(PAIR, { _mm512_store_ps(into.add(PAIR * DEPTH).cast(), lines[PAIR]) });
@@ -327,7 +334,7 @@ impl RightPart<'_> {
                 let there = |line: usize| if lines.contains(&line) { columns } else { 0 };
                 let even = T::load(from.wrapping_add(line * stride), there(line));
                 let odd = T::load(from.wrapping_add((line + 1) * stride), there(line + 1));
-                for plane in 0..T::COUNT {
+                for plane in 0..self.count.right {
                     let into = into.add(plane * self.halves * TILE + pair * DEPTH);
                     let (even, odd) = (even[plane], odd[plane]);
                     _mm512_store_si512(into.cast(), _mm512_permutex2var_epi16(even, low, odd));
@@ -357,17 +364,16 @@ pub(super) struct PlaneRun {
     /// The left side's planes from the stretch's first tile on.
     pub(super) a: *const u16,
     /// The panel's.
-    pub(super) b: *const u16,
+    b: *const u16,
     /// Tiles of `k`.
-    pub(super) blocks: usize,
-    /// Planes of the panel.
-    pub(super) planes: usize,
+    blocks: usize,
+    count: Count,
 }
 
 impl PlaneRun {
     /// A run over a stretch of the left side's `k`.
-    pub(super) fn new(b: *const u16, values: Values<'_>, k: &Range<usize>) -> Self {
-        Self { a: std::ptr::null(), b, blocks: stretch(k).1, planes: planes(values) }
+    pub(super) fn new(b: *const u16, count: Count, k: &Range<usize>) -> Self {
+        Self { a: std::ptr::null(), b, blocks: stretch(k).1, count }
     }
 }
 
@@ -451,13 +457,13 @@ unsafe fn multiply<const TALL: usize, const WIDE: usize>(runs: &[PlaneRun], targ
         for run in runs {
             let (mut a, mut b) = (run.a, run.b);
             for _ in 0..run.blocks {
-                for right in 0..run.planes {
+                for right in 0..run.count.right {
                     load!(6, b);
                     if WIDE == 2 {
                         load!(7, b.add(TILE));
                     }
                     b = b.add(WIDE * TILE);
-                    for left in 0..LEFT - right {
+                    for left in 0..run.count.left - right {
                         let a = a.add(left * TALL * TILE);
                         load!(4, a);
                         product!(0, 4, 6);

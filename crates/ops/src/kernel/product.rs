@@ -27,6 +27,16 @@ pub(crate) enum Write<'a> {
     Onto(&'a [f32]),
 }
 
+/// What is left of both sides' values as they are multiplied. Sums are in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Precision {
+    /// All of them.
+    #[default]
+    Single,
+    /// Rounded to bf16, on tiles alone: elsewhere that gains nothing.
+    Bf16,
+}
+
 /// One summand of a product.
 #[derive(Debug, Clone)]
 pub(crate) struct Term<'a> {
@@ -35,12 +45,23 @@ pub(crate) struct Term<'a> {
     pub(crate) k: Range<usize>,
     /// [k, columns].
     pub(crate) right: Right<'a>,
+    pub(crate) precision: Precision,
 }
 
 impl<'a> Term<'a> {
     /// Over all of the left side.
     pub(crate) fn new(left: &'a Left, right: Right<'a>) -> Self {
-        Self { left, k: 0..left.k, right }
+        Self::part(left, 0..left.k, right)
+    }
+
+    /// Over a stretch of the left side's `k`.
+    pub(crate) fn part(left: &'a Left, k: Range<usize>, right: Right<'a>) -> Self {
+        Self { left, k, right, precision: Precision::Single }
+    }
+
+    /// With another precision.
+    pub(crate) fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
@@ -119,8 +140,7 @@ pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: 
             assert!(term.right.holds(term.k.len(), job.columns.len()), "the right side holds the product's columns");
         }
         for term in &job.integer {
-            let same = term.left.tiles.rows() == rows && term.left.set == set.of_integers();
-            assert!(same, "terms of one product have the same rows");
+            assert!(term.left.tiles == tiles && term.left.set == set, "terms of one product have the same rows");
             assert!(term.right.holds(term.left.k, job.columns.len()), "the right side holds the product's columns");
             let fits = |right| !matches!(right, IntegerRight::Panels { panels, .. } if !panels.fits(term.left));
             assert!(fits(term.right), "both sides are integers of one kind");
@@ -146,14 +166,6 @@ impl<'a> Job<'a> {
     /// One product in block fixed point.
     pub(crate) fn integer(columns: Range<usize>, term: IntegerTerm<'a>, write: Write<'a>) -> Self {
         Self { columns, integer: vec![term], terms: Vec::new(), write }
-    }
-
-    /// Whether its parts have their rows in the same tiles.
-    fn has_one_tiling(&self) -> bool {
-        match (self.terms.first(), self.integer.first()) {
-            (Some(float), Some(integer)) => float.left.tiles == integer.left.tiles,
-            _ => true,
-        }
     }
 
     /// Of the whole sum.
@@ -214,7 +226,7 @@ fn blocks(jobs: &[Job<'_>], set: InstructionSet, tiles: Tiles, threads: usize) -
             if panels >= threads {
                 // A few blocks for each thread, so that one that is held up does not hold up the others.
                 cuts = cuts.max(BLOCKS_A_THREAD * threads).next_multiple_of(threads).min(panels);
-            } else if job.has_one_tiling() {
+            } else {
                 bands = threads.div_ceil(panels).min(tiles.count);
             }
         }
@@ -368,11 +380,10 @@ impl Block {
         output: Output,
         set: InstructionSet,
     ) {
-        use planes::{PlaneRun, RightPart};
+        use planes::{Count, PlaneRun, RightPart};
         let Some(tiles) = job.terms.first().map(|term| term.left.tiles) else { return };
-        let size = |panel: &Panel, term: usize, k: &Range<usize>| {
-            planes::right_size(job.terms[term].right.values, panel.vectors, k)
-        };
+        let count = |term: usize| Count::new(job.terms[term].precision, job.terms[term].right.values);
+        let size = |panel: &Panel, term: usize, k: &Range<usize>| planes::right_size(count(term), panel.vectors, k);
         let sizes = panels.iter().flat_map(|panel| parts.iter().map(move |(term, k)| size(panel, *term, k)));
         let mut scratch = Scratch::new(sizes.sum());
         let mut room = scratch.as_mut_ptr();
@@ -381,12 +392,13 @@ impl Block {
             let of_panel = parts.iter().map(|(term, k)| {
                 let Term { k: whole, right, .. } = &job.terms[*term];
                 let rows = k.start - whole.start..k.end - whole.start;
-                let part = RightPart { right, rows, k: k.clone(), columns: self.of(panel), halves: panel.vectors };
+                let (columns, halves, count) = (self.of(panel), panel.vectors, count(*term));
+                let part = RightPart { right, rows, k: k.clone(), columns, halves, count };
                 let place = room.cast::<u16>();
                 room = room.wrapping_add(size(panel, *term, k));
                 // SAFETY: the right side was checked to hold these columns, and the scratch holds every part.
                 unsafe { part.pack(set, place) };
-                PlaneRun::new(place, right.values, k)
+                PlaneRun::new(place, count, k)
             });
             runs.push(of_panel.collect());
         }
@@ -526,7 +538,7 @@ mod tests {
                     let cuts = [0, k / 7, k / 3, k];
                     let terms = cuts.windows(2).map(|cut| {
                         let right = Right::new(values.from(cut[0] * n), Order::AcrossColumns, n);
-                        Term { left: &left, k: cut[0]..cut[1], right }
+                        Term::part(&left, cut[0]..cut[1], right)
                     });
                     let mut c = vec![f32::NAN; m * n];
                     products(&mut c, n, &[Job::float(0..n, terms.collect(), Write::Set)], Threads::All);

@@ -260,9 +260,13 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
     };
     let way = plan.model.base_compute.name();
     let (compute, set) = (Compute::from(plan.model.base_compute), InstructionSet::current());
-    if compute.on(set) == Compute::F32 {
-        return Ok(format!("base_compute {way}: f32 is faster on this processor ({set}), and is computed instead"));
-    }
+    let way = match compute.on(set) {
+        Compute::F32 => {
+            return Ok(format!("base_compute {way}: f32 is faster on this processor ({set}), and is computed instead"));
+        }
+        Compute::Bf16 if compute != Compute::Bf16 => format!("{way}, computed in bf16 on this processor ({set})"),
+        _ => way.to_owned(),
+    };
     let exact = loss(model);
     model.set_compute(compute);
     let rounded = loss(model);
