@@ -360,6 +360,10 @@ mod arm {
             unsafe { vld1q_f32(from) }
         }
         #[inline(always)]
+        unsafe fn scaled(sums: int32x4_t, scale: *const f32, scales: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(vcvtq_f32_s32(sums), vmulq_f32(vld1q_dup_f32(scale), scales)) }
+        }
+        #[inline(always)]
         unsafe fn scale(total: float32x4_t, sums: int32x4_t, scale: *const f32, scales: float32x4_t) -> float32x4_t {
             unsafe { vfmaq_f32(total, vcvtq_f32_s32(sums), vmulq_f32(vld1q_dup_f32(scale), scales)) }
         }
