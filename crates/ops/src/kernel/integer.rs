@@ -375,3 +375,6 @@ vectorised! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
