@@ -389,3 +389,6 @@ vectorised! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

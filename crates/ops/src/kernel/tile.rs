@@ -132,6 +132,7 @@ macro_rules! rows {
 pub(crate) use rows;
 
 /// `$body` for each index of 16, written out.
+#[cfg(target_arch = "x86_64")]
 macro_rules! sixteen {
     ($index:ident, $body:block) => {
         $crate::kernel::tile::sixteen!(@ $index, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)

@@ -349,15 +349,19 @@ mod arm {
         #[inline(always)]
         unsafe fn dot(sums: int32x4_t, a: *const i32, b: int32x4_t) -> int32x4_t {
             unsafe {
-                let a = vreinterpretq_s16_s32(vld1q_dup_s32(a));
-                let b = vreinterpretq_s16_s32(b);
-                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-                vaddq_s32(sums, vpaddq_s32(low, vmull_high_s16(a, b)))
+                let a = vreinterpret_s16_s32(vld1_dup_s32(a));
+                // The halves of the columns' pairs do not depend on the row: parted once for a whole tile.
+                let sums = vmlal_lane_s16::<0>(sums, vmovn_s32(b), a);
+                vmlal_lane_s16::<1>(sums, vshrn_n_s32::<16>(b), a)
             }
         }
         #[inline(always)]
         unsafe fn load_f32(from: *const f32) -> float32x4_t {
             unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn scaled(sums: int32x4_t, scale: *const f32, scales: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(vcvtq_f32_s32(sums), vmulq_f32(vld1q_dup_f32(scale), scales)) }
         }
         #[inline(always)]
         unsafe fn scale(total: float32x4_t, sums: int32x4_t, scale: *const f32, scales: float32x4_t) -> float32x4_t {
