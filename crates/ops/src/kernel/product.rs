@@ -104,11 +104,17 @@ pub(crate) struct Job<'a> {
     pub(crate) write: Write<'a>,
 }
 
-/// Values of the right side that are packed at once: they share a second-level cache with a tile of rows.
-const BLOCK: usize = 96 << 10;
+/// Values of the right side that are packed at once: they share a second-level cache with a tile of rows. Each block
+/// reads all rows, which tiles use up so fast that they would come too slowly for many small ones; they hold a value in
+/// half the bytes, and a processor that has them has a larger cache.
+fn block_size(set: InstructionSet) -> usize {
+    if set == InstructionSet::Amx { 384 << 10 } else { 96 << 10 }
+}
 
 /// Blocks that each thread gets at least, where a product is wide enough.
-const BLOCKS_A_THREAD: usize = 3;
+fn blocks_a_thread(set: InstructionSet) -> usize {
+    if set == InstructionSet::Amx { 2 } else { 3 }
+}
 
 /// `k` at whose multiples a sum on tiles may be cut.
 #[cfg(target_arch = "x86_64")]
@@ -219,13 +225,13 @@ fn blocks(jobs: &[Job<'_>], set: InstructionSet, tiles: Tiles, threads: usize) -
         }
         let panel = 2 * lanes;
         let panels = n.div_ceil(panel);
-        let most = (BLOCK / (job.length().clamp(1, PASS) * panel)).max(1);
+        let most = (block_size(set) / (job.length().clamp(1, PASS) * panel)).max(1);
         let mut cuts = panels.div_ceil(most);
         let mut bands = 1;
         if threads > 1 {
             if panels >= threads {
                 // A few blocks for each thread, so that one that is held up does not hold up the others.
-                cuts = cuts.max(BLOCKS_A_THREAD * threads).next_multiple_of(threads).min(panels);
+                cuts = cuts.max(blocks_a_thread(set) * threads).next_multiple_of(threads).min(panels);
             } else {
                 bands = threads.div_ceil(panels).min(tiles.count);
             }
