@@ -1,4 +1,4 @@
-//! A merged model as one GGUF file, tensor by tensor. A block of rows is in memory at a time; a query's or key's matrix,
+//! A merged model as one GGUF file, tensor by tensor. Some rows are in memory at a time; a query's or key's matrix,
 //! whose rows change places, is there whole, packed.
 
 use rankine_models::config::DecoderConfig;
@@ -182,12 +182,13 @@ fn put(
 ) -> Result<(), ExportError> {
     let columns = if output.shape.len() == 1 { 1 } else { output.shape.last().copied().unwrap_or(1).max(1) };
     if !interleaved(decoder, &output.name) {
-        return output
-            .for_each_block(&mut |first, values| Ok(sink.put(&pack(&output.name, kind, columns, values, first)?)?));
+        return output.convert(&|first, values| pack(&output.name, kind, columns, values, first), &mut |bytes| {
+            Ok(sink.put(bytes)?)
+        });
     }
     let mut packed = Vec::new();
-    output.for_each_block(&mut |first, values| {
-        packed.extend(pack(&output.name, kind, columns, values, first)?);
+    output.convert(&|first, values| pack(&output.name, kind, columns, values, first), &mut |bytes| {
+        packed.extend_from_slice(bytes);
         Ok(())
     })?;
     Ok(sink.put(&interleave_rows(&packed, output.shape[0], decoder.head_dim))?)
