@@ -202,7 +202,7 @@ fn the_rules_of_a_target_are_listed() {
     assert!(lines.clone().all(|count| count >= 3) && lines.max() < Some(all.stdout.lines().count()));
     rankine(here.path(), &["check", "--rules", "folder"]).ends(2).says("cannot be used with");
     rankine(here.path(), &["check", "folder"]).ends(2).says("--target <TARGET>");
-    rankine(here.path(), &["check", "--target", "peft"]).ends(2).says("[DIR]");
+    rankine(here.path(), &["check", "--target", "peft"]).ends(2).says("<DIR>");
 }
 
 const LARGE: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 512,
