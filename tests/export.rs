@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::{command, ended, folder, rankine, root};
 use crate::resume::workplace;
 
-const TARGETS: [&str; 7] = ["peft", "merged", "bedrock", "hf-endpoint", "sagemaker", "vllm", "mlx"];
+const TARGETS: [&str; 8] = ["peft", "merged", "bedrock", "hf-endpoint", "sagemaker", "vllm", "mlx", "gguf"];
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
@@ -176,6 +176,35 @@ fn a_folder_that_breaks_rules_is_told_all_of_them() {
     rankine(here, &["check", "nowhere", "--target", "merged"]).ends(2).says("nowhere: cannot list");
 }
 
+#[test]
+fn the_rules_of_a_target_are_listed() {
+    let here = tempfile::tempdir().expect("a folder");
+    let all = rankine(here.path(), &["check", "--rules"]);
+    all.ends(0);
+    let scale = all.stdout.lines().find(|line| line.starts_with("one-scale ")).expect("the rule");
+    assert!(
+        scale.ends_with(
+            "  The reader has one rank and one scale: patterns would be passed over in silence. \
+                             (hf-endpoint, sagemaker, vllm)"
+        ),
+        "{scale}"
+    );
+    let of = |target: &str| {
+        let run = rankine(here.path(), &["check", "--rules", "--json", "--target", target]);
+        run.ends(0);
+        let rules: Vec<Value> = serde_json::from_str(&run.stdout).expect("JSON");
+        assert!(rules.iter().all(|rule| rule["targets"].as_array().unwrap().contains(&target.into())), "{rules:?}");
+        rules.iter().map(|rule| rule["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("peft"), ["adapter-missing", "adapter-unreadable", "adapter-base"]);
+    assert!(of("bedrock").contains(&"rope-override".to_owned()) && !of("merged").contains(&"rope-override".to_owned()));
+    let lines = TARGETS.into_iter().chain(["ollama"]).map(|target| of(target).len());
+    assert!(lines.clone().all(|count| count >= 3) && lines.max() < Some(all.stdout.lines().count()));
+    rankine(here.path(), &["check", "--rules", "folder"]).ends(2).says("cannot be used with");
+    rankine(here.path(), &["check", "folder"]).ends(2).says("--target <TARGET>");
+    rankine(here.path(), &["check", "--target", "peft"]).ends(2).says("<DIR>");
+}
+
 const LARGE: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 512,
     "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2,
     "max_position_embeddings": 64, "vocab_size": 500, "tie_word_embeddings": true, "hidden_act": "silu",
@@ -191,6 +220,9 @@ fn large() -> tempfile::TempDir {
     let tokenizer = root().join("tests/golden/templates/tokenizer.json");
     rankine(place.path(), &["init", "config.json", "--out", "base", "--tokenizer", tokenizer.to_str().unwrap()])
         .ends(0);
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    std::fs::write(place.path().join("base/chat_template.jinja"), template).expect("a file");
     rankine(place.path(), &["train", "recipe.yaml", "--quiet"]).ends(0);
     place
 }
@@ -245,24 +277,83 @@ fn a_killed_export_leaves_nothing_under_its_name_and_changes_nothing() {
     assert!(contents(&here.join("out")) == whole);
 }
 
-/// A file may not grow beyond so many bytes, which is how a quota ends an export.
-#[cfg(target_os = "linux")]
+/// Every kind of folder that can be made, as the command line asks for it, and whether a model is in it.
+const FORMS: [(&[&str], bool); 14] = [
+    (&["peft"], false),
+    (&["peft", "--portable"], false),
+    (&["merged"], true),
+    (&["bedrock"], true),
+    (&["hf-endpoint", "--handler"], true),
+    (&["hf-endpoint", "--weights", "adapter"], false),
+    (&["sagemaker"], true),
+    (&["sagemaker", "--weights", "adapter"], false),
+    (&["vllm"], false),
+    (&["mlx"], false),
+    (&["gguf"], true),
+    (&["gguf", "--quantize", "q8_0"], true),
+    (&["gguf", "--weights", "adapter"], false),
+    (&["ollama"], true),
+];
+
 #[test]
-fn an_export_that_finds_no_room_leaves_nothing() {
+fn no_form_of_an_export_leaves_anything_when_it_is_killed() {
     let place = large();
     let here = place.path();
-    let program = command(here, &[]).get_program().to_owned();
-    let mut shell = command(here, &[]);
-    let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" export --run run --target bedrock --out out";
-    let mut bash = std::process::Command::new("bash");
-    bash.args(["-c", script]).arg(program).current_dir(here);
-    for (name, value) in shell.env("NO_COLOR", "1").get_envs() {
-        match value {
-            Some(value) => bash.env(name, value),
-            None => bash.env_remove(name),
-        };
+    let before = (contents(&here.join("run")), contents(&here.join("base")));
+    let (out, part) = (here.join("out"), here.join(".out.part"));
+    let mut killed = 0;
+    for (form, _) in FORMS {
+        let arguments = [&["export", "--run", "run", "--out", "out", "--target"], form].concat();
+        let mut child = command(here, &arguments);
+        let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = child.spawn().expect("it starts");
+        let begun = Instant::now();
+        while !part.exists() && child.try_wait().expect("a child").is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{form:?}: no export within a minute");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        child.kill().expect("a signal");
+        if !child.wait().expect("its end").success() {
+            killed += 1;
+            assert!(!out.exists(), "{form:?}");
+        }
+        // The next one clears it away, and is whole.
+        rankine(here, &arguments).ends(0);
+        rankine(here, &["check", "out", "--target", form[0]]).ends(0);
+        assert!(!part.exists(), "{form:?}");
+        std::fs::remove_dir_all(&out).expect("an export");
     }
-    let run = ended(bash, "");
-    run.ends(1).says("model.safetensors: cannot write");
-    assert!(!here.join("out").exists() && !here.join(".out.part").exists(), "{:?}", names(here));
+    assert!(killed >= FORMS.len() - 2, "{killed} of {} were killed before their end", FORMS.len());
+    assert!((contents(&here.join("run")), contents(&here.join("base"))) == before, "run or base changed");
+}
+
+/// A file may not grow beyond so many KiB, which is how a quota or a full disk ends an export: at the first file, among the
+/// small ones, and among the weights.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_form_of_an_export_leaves_anything_when_it_finds_no_room() {
+    let place = large();
+    let here = place.path();
+    let before = (contents(&here.join("run")), contents(&here.join("base")));
+    let program = command(here, &[]).get_program().to_owned();
+    for (form, is_model) in FORMS {
+        for kib in [0, 64, 8192].into_iter().take(if is_model { 3 } else { 2 }) {
+            let script = format!(
+                "trap '' XFSZ; ulimit -f {kib}; exec \"$0\" export --run run --out out --target {}",
+                form.join(" ")
+            );
+            let mut bash = std::process::Command::new("bash");
+            bash.args(["-c", &script]).arg(&program).current_dir(here);
+            for (name, value) in command(here, &[]).get_envs() {
+                match value {
+                    Some(value) => bash.env(name, value),
+                    None => bash.env_remove(name),
+                };
+            }
+            let run = ended(bash, "");
+            run.ends(1).says("cannot write").says("File too large");
+            assert!(!here.join("out").exists() && !here.join(".out.part").exists(), "{form:?}: {:?}", names(here));
+        }
+    }
+    assert!((contents(&here.join("run")), contents(&here.join("base"))) == before, "run or base changed");
 }

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-SCRIPTS = ["variants.py", "platforms.py", "train_parity.py", "adapter_in_peft.py", "merged_in_transformers.py", "gguf_base.py", "gguf_in_llama_cpp.py", "hub_in_python.py"]
+SCRIPTS = ["variants.py", "platforms.py", "train_parity.py", "adapter_in_peft.py", "merged_in_transformers.py", "gguf_base.py", "gguf_in_llama_cpp.py", "gguf_families.py", "hub_in_python.py"]
 
 failed = []
 for script in SCRIPTS:

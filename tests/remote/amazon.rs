@@ -63,6 +63,32 @@ fn an_export_goes_to_a_bucket_and_nothing_of_it_stays() {
 }
 
 #[test]
+fn an_export_that_loses_its_connection_is_seen_as_half_and_goes_on() {
+    let place = workplace();
+    let here = place.path();
+    let train = ["train", "recipe.yaml", "--quiet", "--set", "max_steps=2", "--set", "output_dir=run"];
+    rankine(here, &train).ends(0);
+    let adapter = std::fs::read(here.join("run/adapter/adapter_model.safetensors")).unwrap();
+    let server = Amazon::start(S3::with("models", "us-east-1"));
+    let export = ["export", "--run", "run", "--target", "bedrock", "--out", "s3://models/tuned/tickets"];
+    let import = ["bedrock", "import", "s3://models/tuned/tickets", "--role", "arn:aws:iam::111122223333:role/import"];
+    server.fault("/model.safetensors", 100, What::Hang);
+    with_keys(here, &export, KEY, &server.endpoint()).ends(1).says("model.safetensors");
+    let state = |server: &Amazon<S3>| -> Value {
+        let files = server.state().service.folder("models", "tuned/tickets/");
+        serde_json::from_slice(&files["rankine-upload.json"]).unwrap()
+    };
+    assert_eq!(state(&server)["state"], "sending");
+    assert!(!server.state().service.folder("models", "tuned/tickets/").contains_key("model.safetensors"));
+    with_keys(here, &import, KEY, &server.endpoint()).ends(2).says("was not finished");
+    assert_eq!(std::fs::read_dir(here.join(".cache/exports")).unwrap().count(), 0, "nothing stays here either");
+    server.state().faults.clear();
+    with_keys(here, &export, KEY, &server.endpoint()).ends(0);
+    assert_eq!(state(&server)["state"], "whole");
+    assert!(std::fs::read(here.join("run/adapter/adapter_model.safetensors")).unwrap() == adapter);
+}
+
+#[test]
 fn a_model_is_imported_and_asked() {
     let here = tempfile::tempdir().unwrap();
     let here = here.path();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::deploy::{self, filled};
 use crate::error::ExportError;
 use crate::merged::{self, Spelling};
-use crate::{ExportConfig, ExportInputs, Made, Progress};
+use crate::{Draft, Made};
 
 /// Dollars for a minute of one unit of compute (v1, us-east-1, July 2026).
 const DOLLARS_PER_UNIT_MINUTE: f64 = 0.057;
@@ -22,16 +22,10 @@ const PARAMETERS_PER_UNIT: f64 = 4.1e9;
 /// An invocation is paid for in windows of so many minutes.
 const WINDOW_MINUTES: f64 = 5.0;
 
-pub(crate) fn write(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    name: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
-    let mut made = merged::write(config, inputs, folder, Spelling::Transformers4, progress)?;
-    let chat = has_template(folder)?;
-    write_deploy(folder, name, chat)?;
+pub(crate) fn write(draft: &mut Draft<'_>) -> Result<Made, ExportError> {
+    let mut made = merged::write(draft, Spelling::Transformers4)?;
+    let chat = has_template(draft.folder)?;
+    write_deploy(draft.folder, draft.name, chat)?;
     let usage = "In `deploy/`: the role's policies, the import and a first question (AWS CLI 2 and boto3).\n\n```sh\n\
                  BUCKET=my-bucket REGION=us-east-1 deploy/import.sh      # role, upload, import job; prints the model's ARN\n\
                  python3 deploy/invoke.py MODEL_ARN \"...\"                # waits where the model is cold\n```\n\n\

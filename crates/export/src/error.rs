@@ -143,6 +143,12 @@ pub enum ExportError {
         /// The parser's words.
         reason: String,
     },
+    /// A text file of the base that is none.
+    #[error("{}: not UTF-8 text; fetch the file again", file.display())]
+    NotText {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file system.
     #[error("{}: cannot {action}: {source}", file.display())]
     Io {

@@ -7,32 +7,23 @@ pub(crate) mod lora;
 mod model;
 mod source;
 
-use std::path::Path;
-
 use crate::companions;
 use crate::error::ExportError;
-use crate::{ExportConfig, ExportInputs, Made, Progress, Weights};
+use crate::{Draft, Made, Weights};
 
 pub(crate) use model::{WrittenModel, write_model};
+pub(crate) use source::compiled;
 
 /// A merged model's file.
 pub(crate) const MODEL_FILE: &str = "model.gguf";
 /// An adapter's file.
 pub(crate) const ADAPTER_FILE: &str = "adapter.gguf";
 
-pub(crate) fn write(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
-    companions::copy_licences(inputs, folder)?;
-    match config.weights {
-        Weights::Merged => {
-            let written = write_model(config, inputs, folder, MODEL_USE.to_owned(), progress)?;
-            Ok(written.made)
-        }
-        Weights::Adapter => lora::write(config, inputs, folder, ADAPTER_USE.to_owned()),
+pub(crate) fn write(draft: &mut Draft<'_>) -> Result<Made, ExportError> {
+    companions::copy_licences(draft.inputs, draft.folder)?;
+    match draft.config.weights {
+        Weights::Merged => Ok(write_model(draft, MODEL_USE.to_owned())?.made),
+        Weights::Adapter => lora::write(draft, ADAPTER_USE.to_owned()),
     }
 }
 

@@ -14,40 +14,27 @@ use crate::error::ExportError;
 use crate::merged::{self, Spelling};
 use crate::peft::{self, Placed};
 use crate::vllm;
-use crate::{ExportConfig, ExportInputs, Made, Progress, Target};
+use crate::{Draft, ExportConfig, Made};
 
 /// What an endpoint without an engine runs.
 pub(crate) const HANDLER: &str = "handler.py";
 /// What is installed for it.
 pub(crate) const REQUIREMENTS: &str = "requirements.txt";
 
-pub(crate) fn write_merged(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    name: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
-    let mut made = merged::write(config, inputs, folder, Spelling::OfTheBase, progress)?;
-    let handler = write_handler(config, folder, Handles::Model)?;
-    use_section(&mut made.card, name, "this repository", "", handler);
+pub(crate) fn write_merged(draft: &mut Draft<'_>) -> Result<Made, ExportError> {
+    let mut made = merged::write(draft, Spelling::OfTheBase)?;
+    let handler = write_handler(draft.config, draft.folder, Handles::Model)?;
+    use_section(&mut made.card, draft.name, "this repository", "", handler);
     Ok(made)
 }
 
-pub(crate) fn write_adapter(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    name: &str,
-) -> Result<Made, ExportError> {
+pub(crate) fn write_adapter(draft: &Draft<'_>) -> Result<Made, ExportError> {
+    let Draft { config, inputs, folder, name, .. } = *draft;
     let placed = Placed::open(inputs)?;
     // A handler loads with peft, which knows every adapter; the engines know one rank and one scale.
     let mut card = match config.handler {
-        true => {
-            let made = peft::write(inputs, folder)?;
-            made.card
-        }
-        false => peft::write_portable(Target::HfEndpoint, inputs, &placed, folder)?,
+        true => peft::write_as_trained(draft, &placed)?,
+        false => peft::write_portable(draft, &placed, folder)?,
     };
     let rank = read_config(folder)?.r;
     let base = placed.base_model.as_deref().unwrap_or("the base model");

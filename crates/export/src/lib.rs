@@ -6,6 +6,7 @@
 mod base;
 mod bedrock;
 mod card;
+mod chat_template;
 pub mod check;
 mod companions;
 mod deploy;
@@ -113,24 +114,19 @@ pub fn write(
     let output = OutputFolder::begin(out, &sources)?;
     let folder = output.path();
     let name = config.name.clone().unwrap_or_else(|| deploy::model_name(out));
-    let spelling = Spelling::OfTheBase;
+    let draft = &mut Draft { config, inputs, folder, name: &name, progress };
     let made = match (config.target, config.form()) {
-        (Target::Peft, _) if config.portable => {
-            let placed = peft::Placed::open(inputs)?;
-            let card = peft::write_portable(config.target, inputs, &placed, folder)?;
-            placed.made(card)
-        }
-        (Target::Peft, _) => peft::write(inputs, folder)?,
-        (Target::Merged, _) => merged::write(config, inputs, folder, spelling, progress)?,
-        (Target::Bedrock, _) => bedrock::write(config, inputs, folder, &name, progress)?,
-        (Target::HfEndpoint, Form::Model) => hf_endpoint::write_merged(config, inputs, folder, &name, progress)?,
-        (Target::HfEndpoint, _) => hf_endpoint::write_adapter(config, inputs, folder, &name)?,
-        (Target::Sagemaker, Form::Model) => sagemaker::write_merged(config, inputs, folder, &name, progress)?,
-        (Target::Sagemaker, _) => sagemaker::write_adapter(inputs, folder, &name)?,
-        (Target::Vllm, _) => vllm::write(inputs, folder, &name)?,
-        (Target::Mlx, _) => mlx::write(inputs, folder)?,
-        (Target::Gguf, _) => gguf::write(config, inputs, folder, progress)?,
-        (Target::Ollama, _) => ollama::write(config, inputs, folder, &name, progress)?,
+        (Target::Peft, _) => peft::write(draft)?,
+        (Target::Merged, _) => merged::write(draft, Spelling::OfTheBase)?,
+        (Target::Bedrock, _) => bedrock::write(draft)?,
+        (Target::HfEndpoint, Form::Model) => hf_endpoint::write_merged(draft)?,
+        (Target::HfEndpoint, _) => hf_endpoint::write_adapter(draft)?,
+        (Target::Sagemaker, Form::Model) => sagemaker::write_merged(draft)?,
+        (Target::Sagemaker, _) => sagemaker::write_adapter(draft)?,
+        (Target::Vllm, _) => vllm::write(draft)?,
+        (Target::Mlx, _) => mlx::write(draft)?,
+        (Target::Gguf, _) => gguf::write(draft)?,
+        (Target::Ollama, _) => ollama::write(draft)?,
     };
     let Made { base_model, changed_tensors, kept_tensors, untied, card } = made;
     write_aside(&folder.join(card::FILE), card.render(None).as_bytes())?;
@@ -225,6 +221,17 @@ impl WrittenExport {
         self.folder.publish()?;
         Ok(self.report)
     }
+}
+
+/// An export that is being written: what it is made of, where, and who hears of it.
+struct Draft<'a> {
+    config: &'a ExportConfig,
+    inputs: &'a ExportInputs<'a>,
+    /// Where the files go.
+    folder: &'a Path,
+    /// What the platform is to call the model.
+    name: &'a str,
+    progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
 /// What a target reports of itself.

@@ -1,12 +1,14 @@
 //! Base and adapter as one model, tensor by tensor.
 //!
 //! `W' = W + s B A`; with DoRA `W' = m / |W + s B A| (W + s B A)`, the norm of each output's row
-//! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
+//! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. Rows are independent: each thread takes some from the file to what
+//! is written while they are in its cache, and a few such parts are in memory at a time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use rankine_models::weights::{PlannedTensor, StoredDtype, StoredTensor, TensorSink, WeightWriter, encode};
+use rankine_models::weights::{PlannedTensor, StoredDtype, StoredTensor, WeightWriter, encode};
 use rayon::prelude::*;
 
 use crate::Progress;
@@ -14,11 +16,18 @@ use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, MergePlan, Output};
 use crate::product::{Matrix, add_product};
 
-/// Takes some rows of a tensor in f32, with the number of the first value.
-pub(crate) type UseBlock<'a> = dyn FnMut(usize, &mut [f32]) -> Result<(), ExportError> + 'a;
+/// Gives what is written for some rows in f32, of which the first value has this number.
+pub(crate) type Convert<'a> = dyn Fn(usize, &[f32]) -> Result<Vec<u8>, ExportError> + Sync + 'a;
 
-/// Values of a block: 16 MB of f32.
-const BLOCK: usize = 1 << 22;
+/// Takes the bytes of one part after the other.
+pub(crate) type Put<'a> = dyn FnMut(&[u8]) -> Result<(), ExportError> + 'a;
+
+/// Values of a part: 1 MiB of f32.
+const PART: usize = 1 << 18;
+/// Parts for each thread before they are written.
+const PARTS_PER_THREAD: usize = 4;
+/// Bytes that are copied in one go.
+const COPIED: usize = 1 << 23;
 
 /// Writes every tensor of the plan into `folder`.
 pub(crate) fn write_weights(
@@ -39,7 +48,7 @@ pub(crate) fn write_weights(
     writer.write(|planned, sink| {
         // In planned order, one call for each.
         let Some(output) = outputs.next() else { return Ok(()) };
-        output.write(sink)?;
+        output.write(&mut |bytes| Ok(sink.put(bytes)?))?;
         done += (output.shape.iter().product::<usize>() * planned.dtype.bytes()) as u64;
         progress(Progress { tensor: &planned.name, done, total });
         Ok(())
@@ -47,7 +56,7 @@ pub(crate) fn write_weights(
 }
 
 impl Output<'_> {
-    fn write(&self, sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+    fn write(&self, put: &mut Put<'_>) -> Result<(), ExportError> {
         let from = match &self.change {
             Change::Kept => Some(&self.base),
             Change::Replaced(saved) => Some(saved),
@@ -55,53 +64,59 @@ impl Output<'_> {
         };
         let same = from.filter(|from| from.dtype == self.dtype);
         match same.and_then(|from| Some((from, from.plain_bytes()?))) {
-            Some((from, bytes)) => copy(from, bytes, sink),
-            None => self.for_each_block(&mut |first, values| {
-                self.refuse_overflow(values, first)?;
-                Ok(sink.put(&encode(self.dtype, values))?)
-            }),
+            Some((from, bytes)) => copy(from, bytes, put),
+            None => self.convert(
+                &|first, values| {
+                    self.refuse_overflow(values, first)?;
+                    Ok(encode(self.dtype, values))
+                },
+                put,
+            ),
         }
     }
 
-    /// Gives the values to `use_block` in f32, some rows at a time, with the number of the first value.
-    pub(crate) fn for_each_block(&self, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
+    /// Puts what `convert` makes of the values, in their order.
+    pub(crate) fn convert(&self, convert: &Convert<'_>, put: &mut Put<'_>) -> Result<(), ExportError> {
         match &self.change {
-            Change::Kept => blocks(&self.base, use_block),
-            Change::Replaced(saved) => blocks(saved, use_block),
-            Change::LowRank(change) => self.merge(change, use_block),
+            Change::Kept => Rows::of(&self.base).convert(&|_, _| Ok(()), convert, put),
+            Change::Replaced(saved) => Rows::of(saved).convert(&|_, _| Ok(()), convert, put),
+            Change::LowRank(change) => self.merge(change, convert, put),
         }
     }
 
-    fn merge(&self, change: &LowRank<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
-        let &[rows, columns] = self.base.shape.as_slice() else { return Ok(()) };
+    fn merge(&self, change: &LowRank<'_>, convert: &Convert<'_>, put: &mut Put<'_>) -> Result<(), ExportError> {
+        let weight = Rows::of(change.base_layer.as_ref().unwrap_or(&self.base));
+        let Rows { rows, columns, .. } = weight;
         if rows == 0 || columns == 0 {
             return Ok(());
         }
-        let weight = change.base_layer.as_ref().unwrap_or(&self.base);
         let factors = Factors::of(change, rows, columns);
         let magnitude = change.magnitude.as_ref().map(StoredTensor::to_f32);
         let column_factors = match &magnitude {
             Some(magnitude) if change.layout == Layout::Embedding => {
-                Some(factors.to_norms_of_columns(weight, magnitude)?)
+                Some(factors.to_norms_of_columns(&weight, magnitude))
             }
             _ => None,
         };
-        factors.for_each_block(weight, |first, block| {
+        let change = |part: Range<usize>, values: &mut [f32]| {
+            factors.add(part.clone(), values);
+            let rows = values.chunks_exact_mut(columns);
             match (&magnitude, &column_factors) {
-                (_, Some(factors)) => block
-                    .par_chunks_exact_mut(columns)
-                    .for_each(|row| row.iter_mut().zip(factors).for_each(|(w, factor)| *w *= factor)),
-                (Some(magnitude), None) => {
-                    block.par_chunks_exact_mut(columns).zip(&magnitude[first..]).for_each(|(row, m)| set_norm(row, *m));
+                (_, Some(factors)) => {
+                    rows.for_each(|row| row.iter_mut().zip(factors).for_each(|(w, factor)| *w *= factor));
                 }
+                (Some(magnitude), None) => rows.zip(&magnitude[part.clone()]).for_each(|(row, m)| set_norm(row, *m)),
                 (None, None) => {}
             }
-            if let Some(at) = block.iter().position(|w| !w.is_finite()) {
-                let (tensor, row) = (self.name.clone(), first + at / columns);
-                return Err(ExportError::NotFinite { tensor, row, value: block[at] });
+            if reaches(values, f32::INFINITY)
+                && let Some(at) = values.iter().position(|w| !w.is_finite())
+            {
+                let (tensor, row) = (self.name.clone(), part.start + at / columns);
+                return Err(ExportError::NotFinite { tensor, row, value: values[at] });
             }
-            use_block(first * columns, block)
-        })
+            Ok(())
+        };
+        weight.convert(&change, convert, put)
     }
 
     /// Refuses values that are finite and would not be in the type to come.
@@ -112,6 +127,9 @@ impl Output<'_> {
             StoredDtype::F16 => 65520.0,
             StoredDtype::BF16 => f32::from_bits(0x7f7f_8000),
         };
+        if !reaches(values, limit) {
+            return Ok(());
+        }
         let columns = self.base.shape.last().copied().unwrap_or(1).max(1);
         match values.iter().position(|w| w.is_finite() && w.abs() >= limit) {
             Some(at) => Err(ExportError::Overflow {
@@ -125,30 +143,78 @@ impl Output<'_> {
     }
 }
 
+/// Whether a value is that far from zero, or no number. The bits of floats without their sign are in the floats' order.
+fn reaches(values: &[f32], limit: f32) -> bool {
+    values.iter().fold(0, |most, value| most.max(value.to_bits() & 0x7fff_ffff)) >= limit.to_bits()
+}
+
 /// The tensor's own bytes.
-fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
+fn copy(from: &StoredTensor<'_>, bytes: &[u8], put: &mut Put<'_>) -> Result<(), ExportError> {
     let width = from.dtype.bytes();
-    for start in (0..from.len()).step_by(BLOCK) {
-        let end = from.len().min(start + BLOCK);
-        sink.put(&bytes[start * width..end * width])?;
+    let step = COPIED / width;
+    for start in (0..from.len()).step_by(step) {
+        let end = from.len().min(start + step);
+        put(&bytes[start * width..end * width])?;
         from.release(start..end);
     }
     Ok(())
 }
 
-/// The tensor's values, whole rows at a time.
-fn blocks(from: &StoredTensor<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
-    let columns = from.shape.last().copied().unwrap_or(1).max(1);
-    let size = (BLOCK / columns).max(1) * columns;
-    let mut values = vec![0.0; size.min(from.len())];
-    for start in (0..from.len()).step_by(size) {
-        let end = from.len().min(start + size);
-        let values = &mut values[..end - start];
-        from.read_into(start..end, values);
-        use_block(start, values)?;
-        from.release(start..end);
+/// A stored tensor, row by row; a vector is one row.
+struct Rows<'a> {
+    tensor: &'a StoredTensor<'a>,
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn of(tensor: &'a StoredTensor<'a>) -> Self {
+        let columns = tensor.shape.last().copied().unwrap_or(1);
+        Self { tensor, rows: tensor.len().checked_div(columns).unwrap_or(0), columns }
     }
-    Ok(())
+
+    /// The rows in parts, none of them empty.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let rows = (PART / self.columns.max(1)).max(1);
+        (0..self.rows).step_by(rows).map(|first| first..self.rows.min(first + rows)).collect()
+    }
+
+    fn read(&self, part: &Range<usize>) -> Vec<f32> {
+        let range = part.start * self.columns..part.end * self.columns;
+        let mut values = vec![0.0; range.len()];
+        self.tensor.read_into(range, &mut values);
+        values
+    }
+
+    fn release(&self, rows: Range<usize>) {
+        self.tensor.release(rows.start * self.columns..rows.end * self.columns);
+    }
+
+    /// Puts what `change` and then `convert` make of the rows.
+    fn convert(
+        &self,
+        change: &(dyn Fn(Range<usize>, &mut [f32]) -> Result<(), ExportError> + Sync),
+        convert: &Convert<'_>,
+        put: &mut Put<'_>,
+    ) -> Result<(), ExportError> {
+        for parts in self.parts().chunks(PARTS_PER_THREAD * rayon::current_num_threads()) {
+            let convert = |part: &Range<usize>| {
+                let mut values = self.read(part);
+                change(part.clone(), &mut values)?;
+                convert(part.start * self.columns, &values)
+            };
+            let converted: Vec<Result<Vec<u8>, ExportError>> = parts.par_iter().map(convert).collect();
+            for bytes in converted {
+                put(&bytes?)?;
+            }
+            if let [first, ..] = parts
+                && let [.., last] = parts
+            {
+                self.release(first.start..last.end);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `row * magnitude / |row|`.
@@ -192,35 +258,22 @@ impl Factors {
     /// What each column of `W + s left right` is multiplied by to have the norm `magnitude`.
     ///
     /// An embedding's magnitudes are those of its columns, so every row is read before the first is written.
-    fn to_norms_of_columns(&self, weight: &StoredTensor<'_>, magnitude: &[f32]) -> Result<Vec<f32>, ExportError> {
+    fn to_norms_of_columns(&self, weight: &Rows<'_>, magnitude: &[f32]) -> Vec<f32> {
         let mut squares = vec![0.0_f64; self.columns];
-        self.for_each_block(weight, |_, block| {
-            for row in block.chunks_exact(self.columns) {
+        for part in weight.parts() {
+            let mut values = weight.read(&part);
+            self.add(part.clone(), &mut values);
+            for row in values.chunks_exact(self.columns) {
                 squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += f64::from(*w) * f64::from(*w));
             }
-            Ok(())
-        })?;
-        Ok(magnitude.iter().zip(&squares).map(|(m, square)| m / square.sqrt() as f32).collect())
+            weight.release(part);
+        }
+        magnitude.iter().zip(&squares).map(|(m, square)| m / square.sqrt() as f32).collect()
     }
 
-    /// Gives `W + s left right` to `use_block`, some rows at a time, with the number of the first of them.
-    fn for_each_block(
-        &self,
-        weight: &StoredTensor<'_>,
-        mut use_block: impl FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+    /// `values += s left right`, in these rows.
+    fn add(&self, rows: Range<usize>, values: &mut [f32]) {
         let (left, right) = self.left_and_right();
-        let block_rows = (BLOCK / self.columns).clamp(1, self.rows);
-        let mut block = vec![0.0; block_rows * self.columns];
-        for first in (0..self.rows).step_by(block_rows) {
-            let end = self.rows.min(first + block_rows);
-            let block = &mut block[..(end - first) * self.columns];
-            let values = first * self.columns..end * self.columns;
-            weight.read_into(values.clone(), block);
-            add_product(block, left.rows(first..end), right, self.scale);
-            use_block(first, block)?;
-            weight.release(values);
-        }
-        Ok(())
+        add_product(values, left.rows(rows), right, self.scale);
     }
 }

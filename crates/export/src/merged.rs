@@ -1,7 +1,5 @@
 //! `target: merged`: base and adapter as one model, as transformers loads it.
 
-use std::path::Path;
-
 use rankine_models::adapter_file::AdapterFile;
 use rankine_models::companions::CONFIG_FILE;
 use rankine_models::weights::{StoredDtype, WeightFiles, write_aside};
@@ -13,7 +11,7 @@ use crate::companions;
 use crate::error::ExportError;
 use crate::merge::write_weights;
 use crate::merge_plan::MergePlan;
-use crate::{ExportConfig, ExportInputs, Made, Progress};
+use crate::{Draft, Made};
 
 /// For which transformers the small files are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +22,8 @@ pub(crate) enum Spelling {
     Transformers4,
 }
 
-pub(crate) fn write(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    spelling: Spelling,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
+pub(crate) fn write(draft: &mut Draft<'_>, spelling: Spelling) -> Result<Made, ExportError> {
+    let Draft { config, inputs, folder, .. } = *draft;
     let Some(base_config) = Base::config(inputs.base)? else {
         return Err(ExportError::MissingFile { file: inputs.base.join(CONFIG_FILE), target: config.target });
     };
@@ -40,7 +33,7 @@ pub(crate) fn write(
     let tied = base_config.fields.get("tie_word_embeddings").and_then(Value::as_bool);
     let plan = MergePlan::of(inputs, &base, adapter.as_ref(), tied, dtype)?;
 
-    write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), progress)?;
+    write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), draft.progress)?;
     let mut fields = base_config.fields.clone();
     change_config(&mut fields, &plan, dtype);
     match spelling {

@@ -18,12 +18,13 @@ use crate::companions;
 use crate::error::ExportError;
 use crate::peft::Placed;
 use crate::portable::Reader;
-use crate::{ExportInputs, Made, Target};
+use crate::{Draft, Made, Target};
 
 /// The file of the tensors.
 pub(crate) const TENSORS_FILE: &str = "adapters.safetensors";
 
-pub(crate) fn write(inputs: &ExportInputs<'_>, folder: &Path) -> Result<Made, ExportError> {
+pub(crate) fn write(draft: &Draft<'_>) -> Result<Made, ExportError> {
+    let Draft { inputs, folder, .. } = *draft;
     let placed = Placed::open(inputs)?;
     let adapter = placed.portable(Target::Mlx, Reader::Mlx)?;
     let tensors: BTreeMap<String, HostTensor> =

@@ -7,17 +7,14 @@ pub(crate) mod chat_format;
 pub(crate) mod go_template;
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use rankine_data::{ChatTemplate, SpecialTokens};
 use rankine_models::gguf::{GgufValue, VocabularyFiles};
 use rankine_models::weights::write_aside;
-use serde_json::{Map, Value};
 
 use crate::companions;
 use crate::error::ExportError;
-use crate::gguf::{MODEL_FILE, WrittenModel, write_model};
-use crate::{ExportConfig, ExportInputs, Made, Progress, Target};
+use crate::gguf::{MODEL_FILE, WrittenModel, compiled, write_model};
+use crate::{Draft, Made, Target};
 
 use chat_format::ChatFormat;
 
@@ -26,18 +23,13 @@ pub(crate) const MODELFILE: &str = "Modelfile";
 /// Tokens of context that are asked for at most: a model's whole context can be more than a machine has memory for.
 const MOST_CONTEXT: usize = 8192;
 
-pub(crate) fn write(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    name: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
+pub(crate) fn write(draft: &mut Draft<'_>) -> Result<Made, ExportError> {
+    let Draft { inputs, folder, name, .. } = *draft;
     let usage = format!(
         "```sh\nollama create {name} -f Modelfile\nollama run {name} \"Hello\"\n```\n\nThe Modelfile has the chat template \
          that was trained with, in Ollama's language, and its stop tokens.\n"
     );
-    let written = write_model(config, inputs, folder, usage, progress)?;
+    let written = write_model(draft, usage)?;
     let text = modelfile(&written)
         .map_err(|reason| ExportError::Inexpressible { target: Target::Ollama, reasons: vec![reason] })?;
     write_aside(&folder.join(MODELFILE), text.as_bytes())?;
@@ -49,7 +41,7 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
     let files = &written.files;
     let format = chat_format(files, adds_bos(written))?;
     let mut text = format!("FROM ./{MODEL_FILE}\n");
-    if template_source(files).is_some_and(|source| source.contains("strftime_now")) {
+    if files.chat_template.as_ref().is_some_and(|source| source.contains("strftime_now")) {
         text.push_str("\n# The model's own template writes today's date; this one has that of the export.\n");
     }
     let _ = writeln!(text, "\nTEMPLATE \"\"\"{}\"\"\"\n", go_template::source(&format)?);
@@ -73,26 +65,12 @@ fn modelfile(written: &WrittenModel) -> Result<String, String> {
 
 /// The format of the model's chats.
 fn chat_format(files: &VocabularyFiles, adds_bos: bool) -> Result<ChatFormat, String> {
-    let source = template_source(files);
+    let source = files.chat_template.as_deref();
     let source = source.ok_or("there is no chat template: train with one (`chat_template: chatml`), or use `gguf`")?;
-    let nothing = Map::new();
-    let config = files.tokenizer_config.as_object().unwrap_or(&nothing);
-    let special = SpecialTokens::from_config(config, &nothing);
-    let template = ChatTemplate::new(source, &special).map_err(|error| format!("the chat template: {error}"))?;
+    let compiled = compiled(source, &files.tokenizer_config);
+    let (template, special) = compiled.map_err(|error| format!("the chat template: {error}"))?;
     template.set_time(std::time::SystemTime::now());
     ChatFormat::of(&template, special.bos.filter(|_| adds_bos).as_deref())
-}
-
-/// The template that chats are rendered with.
-fn template_source(files: &VocabularyFiles) -> Option<&str> {
-    let own = match &files.tokenizer_config["chat_template"] {
-        Value::String(template) => Some(template.as_str()),
-        Value::Array(several) => {
-            several.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str())
-        }
-        _ => None,
-    };
-    files.chat_template.as_deref().or(own)
 }
 
 /// Whether llama.cpp puts BOS before a text by itself.

@@ -14,7 +14,7 @@ use crate::companions;
 use crate::error::ExportError;
 use crate::merge_plan::MergePlan;
 use crate::portable::{Reader, portable};
-use crate::{ExportInputs, Made, Target};
+use crate::{Draft, ExportInputs, Made, Target};
 
 /// An adapter that was found to be its base's.
 pub(crate) struct Placed {
@@ -63,24 +63,29 @@ impl Placed {
     }
 }
 
-pub(crate) fn write(inputs: &ExportInputs<'_>, folder: &Path) -> Result<Made, ExportError> {
-    let placed = Placed::open(inputs)?;
+pub(crate) fn write(draft: &Draft<'_>) -> Result<Made, ExportError> {
+    let placed = Placed::open(draft.inputs)?;
+    let card = match draft.config.portable {
+        true => write_portable(draft, &placed, draft.folder)?,
+        false => write_as_trained(draft, &placed)?,
+    };
+    Ok(placed.made(card))
+}
+
+/// Writes the adapter as it is, with companions and card.
+pub(crate) fn write_as_trained(draft: &Draft<'_>, placed: &Placed) -> Result<Card, ExportError> {
+    let Draft { inputs, folder, .. } = *draft;
     let adapter = &placed.adapter;
     copy_tensors(adapter, &card::metadata(inputs, Some(adapter)), &folder.join(TENSORS_FILE))?;
     write_config(&adapter.config, placed.base_model.as_deref(), folder)?;
     write_companions(inputs, folder)?;
-    let card = card::adapter(inputs, adapter, placed.base_model.as_deref());
-    Ok(placed.made(card))
+    Ok(card::adapter(inputs, adapter, placed.base_model.as_deref()))
 }
 
-/// Writes the portable form, with companions and card.
-pub(crate) fn write_portable(
-    target: Target,
-    inputs: &ExportInputs<'_>,
-    placed: &Placed,
-    folder: &Path,
-) -> Result<Card, ExportError> {
-    let portable = placed.portable(target, Reader::Plain)?;
+/// Writes the portable form into `folder`, with companions and card.
+pub(crate) fn write_portable(draft: &Draft<'_>, placed: &Placed, folder: &Path) -> Result<Card, ExportError> {
+    let inputs = draft.inputs;
+    let portable = placed.portable(draft.config.target, Reader::Plain)?;
     write_portable_tensors(&portable, &card::metadata(inputs, Some(&placed.adapter)), folder)?;
     write_config(&portable.config, placed.base_model.as_deref(), folder)?;
     write_companions(inputs, folder)?;

@@ -48,7 +48,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `block += scale * left * right`, on all cores.
+/// `block += scale * left * right`, on this thread: the caller divides the rows.
 ///
 /// # Shapes
 /// `block` [n, m] row by row, `left` [n, r], `right` [r, m].
@@ -82,7 +82,7 @@ pub(crate) fn add_product(block: &mut [f32], left: Matrix<'_>, right: Matrix<'_>
             false,
             false,
             false,
-            Parallelism::Rayon(0),
+            Parallelism::None,
         );
     }
 }

@@ -16,7 +16,7 @@ use crate::error::ExportError;
 use crate::merged::{self, Spelling};
 use crate::peft::{self, Placed};
 use crate::vllm;
-use crate::{ExportConfig, ExportInputs, Made, Progress, Target};
+use crate::{Draft, Made};
 
 /// What the container reads beside the weights.
 pub(crate) const PROPERTIES: &str = "serving.properties";
@@ -28,14 +28,9 @@ pub(crate) fn adapter_folder(folder: &Path, name: &str) -> PathBuf {
     folder.join(ADAPTERS).join(name)
 }
 
-pub(crate) fn write_merged(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    name: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Made, ExportError> {
-    let mut made = merged::write(config, inputs, folder, Spelling::OfTheBase, progress)?;
+pub(crate) fn write_merged(draft: &mut Draft<'_>) -> Result<Made, ExportError> {
+    let mut made = merged::write(draft, Spelling::OfTheBase)?;
+    let Draft { folder, name, .. } = *draft;
     let weights = WeightFiles::open(folder)?;
     let dtype = weights.names().filter_map(|name| weights.get(name)).find(|tensor| tensor.shape.len() == 2);
     let dtype = match dtype.map_or(StoredDtype::BF16, |tensor| tensor.dtype) {
@@ -48,11 +43,12 @@ pub(crate) fn write_merged(
     Ok(made)
 }
 
-pub(crate) fn write_adapter(inputs: &ExportInputs<'_>, folder: &Path, name: &str) -> Result<Made, ExportError> {
+pub(crate) fn write_adapter(draft: &Draft<'_>) -> Result<Made, ExportError> {
+    let Draft { inputs, folder, name, .. } = *draft;
     let placed = Placed::open(inputs)?;
     let adapter = adapter_folder(folder, name);
     fs::create_dir_all(&adapter).map_err(ExportError::io(&adapter, "create"))?;
-    let mut card = peft::write_portable(Target::Sagemaker, inputs, &placed, &adapter)?;
+    let mut card = peft::write_portable(draft, &placed, &adapter)?;
     sync_folder(&folder.join(ADAPTERS))?;
     let rank = read_config(&adapter)?.r;
     let base = placed.base_model.as_deref().unwrap_or("BASE_MODEL");

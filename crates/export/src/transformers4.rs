@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rankine_models::companions::{CONFIG_FILE, Companions, GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES as FILES};
+use rankine_models::companions::{CONFIG_FILE, Companions, GENERATION_FILE, TOKENIZER_FILES as FILES};
 use rankine_models::config::DecoderConfig;
 use rankine_models::weights::{StoredDtype, write_aside};
 use serde_json::{Map, Value, json};
 
 use crate::ExportInputs;
 use crate::base::parse;
+use crate::chat_template::chat_template;
 use crate::error::ExportError;
 
 /// The version.
@@ -129,11 +130,7 @@ fn write_tokenizer(inputs: &ExportInputs<'_>, folder: &Path) -> Result<(), Expor
     let mut config = read(TOKENIZER_CONFIG)?.unwrap_or_default();
     let has_json = folder.join("tokenizer.json").is_file();
     respell_tokenizer(&mut config, has_json);
-    let template = match inputs.chat_template {
-        Some(template) => Some(template.to_owned()),
-        None => template_beside(&from, place)?.or_else(|| one_template(config.get("chat_template")?)),
-    };
-    match template {
+    match chat_template(inputs)? {
         Some(template) => config.insert("chat_template".to_owned(), template.into()),
         None => config.shift_remove("chat_template"),
     };
@@ -165,30 +162,9 @@ pub(crate) fn is_allowed_tokenizer(class: &str) -> bool {
     TOKENIZERS.iter().any(|name| class.strip_prefix(name).is_some_and(is_ending))
 }
 
-/// The template in a file of its own, which transformers takes before the one in `tokenizer_config.json`.
-fn template_beside(from: &Companions, place: &Path) -> Result<Option<String>, ExportError> {
-    let [jinja, json] = TEMPLATE_FILES;
-    if let Some(text) = from.read(jinja)? {
-        return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
-    }
-    Ok(read_fields(from, place, json)?.and_then(|fields| one_template(fields.get("chat_template")?)))
-}
-
 /// The fields of a JSON file; `None` where there is none.
 fn read_fields(from: &Companions, place: &Path, name: &str) -> Result<Option<Map<String, Value>>, ExportError> {
     from.read(name)?.map(|text| parse(&text, place.join(name))).transpose()
-}
-
-/// The template itself; of several named ones the one called `default`.
-fn one_template(value: &Value) -> Option<String> {
-    match value {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(named) => {
-            let find = |name: &str| named.iter().find(|one| one["name"] == name);
-            find("default").or_else(|| named.first())?["template"].as_str().map(str::to_owned)
-        }
-        _ => None,
-    }
 }
 
 /// `special_tokens_map.json` from what there was and what `tokenizer_config.json` says, the latter first.
@@ -275,14 +251,6 @@ mod tests {
                 && !is_allowed_tokenizer("")
                 && is_allowed_tokenizer(PLAIN_TOKENIZER)
         );
-    }
-
-    #[test]
-    fn one_template_is_chosen_of_several() {
-        let several = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
-        assert_eq!(one_template(&several).as_deref(), Some("d"));
-        assert_eq!(one_template(&json!([{"name": "rag", "template": "r"}])).as_deref(), Some("r"));
-        assert_eq!(one_template(&json!(null)), None);
     }
 
     #[test]

@@ -2,21 +2,20 @@
 //!
 //! Rules of `vllm/lora/peft_helper.py`: no `modules_to_save`, no DoRA, no bias, and a rank up to `--max-lora-rank`.
 
-use std::path::Path;
-
 use rankine_models::adapter_file::read_config;
 
 use crate::deploy;
 use crate::error::ExportError;
 use crate::peft::{self, Placed};
-use crate::{ExportInputs, Made, Target};
+use crate::{Draft, Made};
 
 /// The ranks that `--max-lora-rank` takes.
 pub(crate) const MAX_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
-pub(crate) fn write(inputs: &ExportInputs<'_>, folder: &Path, name: &str) -> Result<Made, ExportError> {
+pub(crate) fn write(draft: &Draft<'_>) -> Result<Made, ExportError> {
+    let Draft { inputs, folder, name, .. } = *draft;
     let placed = Placed::open(inputs)?;
-    let mut card = peft::write_portable(Target::Vllm, inputs, &placed, folder)?;
+    let mut card = peft::write_portable(draft, &placed, folder)?;
     let rank = read_config(folder)?.r;
     let base = placed.base_model.as_deref().unwrap_or("path/to/the/base");
     let arguments = arguments(rank, name, "\"$here\"");

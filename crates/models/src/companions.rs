@@ -15,7 +15,8 @@ pub const TOKENIZER_FILES: [&str; 7] = [
     "merges.txt",
 ];
 
-/// Where transformers looks for the chat template before `tokenizer_config.json`, newest first.
+/// The chat template's own files: a tokenizer's, which goes before `tokenizer_config.json` in transformers, and an old
+/// processor's.
 pub const TEMPLATE_FILES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
 
 /// Settings for generation: the stop tokens among them.

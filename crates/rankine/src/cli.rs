@@ -375,11 +375,14 @@ pub struct ExportArgs {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The folder, ours or not.
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
-    /// By whose rules: peft, merged, bedrock, hf-endpoint, sagemaker, vllm or mlx.
-    #[arg(long)]
-    pub target: Target,
+    #[arg(value_name = "DIR", required_unless_present = "rules")]
+    pub folder: Option<PathBuf>,
+    /// By whose rules: peft, merged, bedrock, hf-endpoint, sagemaker, vllm, mlx, gguf or ollama.
+    #[arg(long, required_unless_present = "rules")]
+    pub target: Option<Target>,
+    /// Print the rules, all of them or the target's, instead of checking a folder.
+    #[arg(long, conflicts_with = "folder")]
+    pub rules: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -20,17 +20,13 @@ use super::source::Source;
 use crate::card;
 use crate::error::ExportError;
 use crate::merge_plan::{Change, Layout, LowRank, Output};
-use crate::{ExportConfig, ExportInputs, Made, Weights};
+use crate::{Draft, Made, Weights};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-pub(super) fn write(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    usage: String,
-) -> Result<Made, ExportError> {
+pub(super) fn write(draft: &Draft<'_>, usage: String) -> Result<Made, ExportError> {
+    let Draft { config, inputs, folder, .. } = *draft;
     let source = Source::open(inputs)?;
     let adapter = source.adapter.as_ref().ok_or(ExportError::NoAdapter)?;
     let plan = source.plan(inputs, None)?;

@@ -1,12 +1,10 @@
-//! A merged model as one GGUF file, tensor by tensor. A block of rows is in memory at a time; a query's or key's matrix,
+//! A merged model as one GGUF file, tensor by tensor. Some rows are in memory at a time; a query's or key's matrix,
 //! whose rows change places, is there whole, packed.
-
-use std::path::Path;
 
 use rankine_models::config::DecoderConfig;
 use rankine_models::gguf::{
-    GgmlType, GgufMetadata, GgufTensor, GgufValue, VocabularyFiles, describe, gguf_name, interleave_rows, quantize,
-    rope_factors, vocabulary, write_gguf,
+    GgmlType, GgufMetadata, GgufTensor, GgufValue, SpacePrefix, VocabularyFiles, describe, gguf_name, interleave_rows,
+    quantize, rope_factors, vocabulary, write_gguf,
 };
 use rankine_models::weights::{StoredDtype, TensorSink};
 
@@ -15,7 +13,7 @@ use super::source::{Source, vocabulary_files};
 use crate::card;
 use crate::error::ExportError;
 use crate::merge_plan::Output;
-use crate::{ExportConfig, ExportInputs, GgufQuantize, Made, Progress, Weights};
+use crate::{Draft, ExportInputs, GgufQuantize, Made, Progress, Weights};
 
 /// The embedding table.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -35,14 +33,9 @@ pub(crate) struct WrittenModel {
     pub(crate) decoder: DecoderConfig,
 }
 
-/// Writes `model.gguf` into `folder`. `usage` is how the card says that it is run.
-pub(crate) fn write_model(
-    config: &ExportConfig,
-    inputs: &ExportInputs<'_>,
-    folder: &Path,
-    usage: String,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<WrittenModel, ExportError> {
+/// Writes `model.gguf`. `usage` is how the card says that it is run.
+pub(crate) fn write_model(draft: &mut Draft<'_>, usage: String) -> Result<WrittenModel, ExportError> {
+    let Draft { config, inputs, folder, .. } = *draft;
     let source = Source::open(inputs)?;
     let files = vocabulary_files(inputs, config.target)?;
     let dtype = config.merged_dtype(&source.base);
@@ -89,7 +82,7 @@ pub(crate) fn write_model(
             None => sink.put(&pack(&tensor.name, tensor.kind, 1, factors.as_deref().unwrap_or_default(), 0)?)?,
         }
         done += tensor.bytes();
-        progress(Progress { tensor: &tensor.name, done, total });
+        (draft.progress)(Progress { tensor: &tensor.name, done, total });
         Ok::<(), ExportError>(())
     })?;
     let changed_tensors = plan.changed();
@@ -101,6 +94,14 @@ pub(crate) fn write_model(
         card.say(&format!(
             "The model was trained with a window of {window} tokens, which llama.cpp does not have for it: beyond so many \
              tokens it computes something else."
+        ));
+    }
+    if let Ok(SpacePrefix { apart, parts, .. }) = SpacePrefix::of(&files.tokenizer, &files.chats)
+        && apart > 0
+    {
+        card.say(&format!(
+            "llama.cpp has one rule for the space before a text that follows a special token, and the model's tokenizer has \
+             another: of {parts} such texts in a chat, {apart} begin with other tokens than were trained on."
         ));
     }
     let made = Made { base_model, changed_tensors, kept_tensors, untied: plan.untied, card };
@@ -181,12 +182,13 @@ fn put(
 ) -> Result<(), ExportError> {
     let columns = if output.shape.len() == 1 { 1 } else { output.shape.last().copied().unwrap_or(1).max(1) };
     if !interleaved(decoder, &output.name) {
-        return output
-            .for_each_block(&mut |first, values| Ok(sink.put(&pack(&output.name, kind, columns, values, first)?)?));
+        return output.convert(&|first, values| pack(&output.name, kind, columns, values, first), &mut |bytes| {
+            Ok(sink.put(bytes)?)
+        });
     }
     let mut packed = Vec::new();
-    output.for_each_block(&mut |first, values| {
-        packed.extend(pack(&output.name, kind, columns, values, first)?);
+    output.convert(&|first, values| pack(&output.name, kind, columns, values, first), &mut |bytes| {
+        packed.extend_from_slice(bytes);
         Ok(())
     })?;
     Ok(sink.put(&interleave_rows(&packed, output.shape[0], decoder.head_dim))?)

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use rankine_data::{ChatTemplate, SpecialTokens, TemplateError};
 use rankine_models::adapter_file::AdapterFile;
-use rankine_models::companions::{CONFIG_FILE, Companions, GENERATION_FILE, TEMPLATE_FILES};
+use rankine_models::companions::{CONFIG_FILE, Companions, GENERATION_FILE};
 use rankine_models::config::DecoderConfig;
 use rankine_models::gguf::VocabularyFiles;
 use rankine_models::weights::{StoredDtype, WeightFiles};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use crate::chat_template::chat_template;
 use crate::error::ExportError;
 use crate::merge_plan::MergePlan;
 use crate::{ExportInputs, Target};
@@ -41,42 +43,46 @@ impl Source {
     }
 }
 
-/// The tokenizer's files, with the template that was trained.
+/// The tokenizer's files, with the template that chats are rendered with.
 pub(crate) fn vocabulary_files(inputs: &ExportInputs<'_>, target: Target) -> Result<VocabularyFiles, ExportError> {
     let place = inputs.tokenizer.unwrap_or(inputs.base);
     let from = Companions::of(place)?;
     let base = Companions::of(inputs.base)?;
-    let tokenizer = json(&from, place, "tokenizer.json")?;
+    let tokenizer = read_json(&from, place, "tokenizer.json")?;
     if tokenizer.is_null() {
         return Err(ExportError::MissingFile { file: place.join("tokenizer.json"), target });
     }
+    let tokenizer_config = read_json(&from, place, "tokenizer_config.json")?;
+    let chat_template = chat_template(inputs)?;
     Ok(VocabularyFiles {
         tokenizer,
-        tokenizer_config: json(&from, place, "tokenizer_config.json")?,
-        config: json(&base, inputs.base, CONFIG_FILE)?,
-        generation_config: json(&base, inputs.base, GENERATION_FILE)?,
-        chat_template: template(inputs, &from, place)?,
+        chats: chat_template.as_deref().map(|source| chats(source, &tokenizer_config)).unwrap_or_default(),
+        tokenizer_config,
+        config: read_json(&base, inputs.base, CONFIG_FILE)?,
+        generation_config: read_json(&base, inputs.base, GENERATION_FILE)?,
+        chat_template,
     })
 }
 
-/// The trained template, else the one that has a file of its own.
-fn template(inputs: &ExportInputs<'_>, from: &Companions, place: &Path) -> Result<Option<String>, ExportError> {
-    if let Some(template) = inputs.chat_template {
-        return Ok(Some(template.to_owned()));
-    }
-    let [plain, wrapped] = TEMPLATE_FILES;
-    if let Some(bytes) = from.read(plain)? {
-        let not_text = |error: std::string::FromUtf8Error| ExportError::Json {
-            file: place.join(plain),
-            reason: error.to_string(),
-        };
-        return String::from_utf8(bytes).map(Some).map_err(not_text);
-    }
-    Ok(json(from, place, wrapped)?["chat_template"].as_str().map(str::to_owned))
+/// The template with the special tokens that it may name.
+pub(crate) fn compiled(source: &str, tokenizer_config: &Value) -> Result<(ChatTemplate, SpecialTokens), TemplateError> {
+    let nothing = Map::new();
+    let special = SpecialTokens::from_config(tokenizer_config.as_object().unwrap_or(&nothing), &nothing);
+    Ok((ChatTemplate::new(source, &special)?, special))
+}
+
+/// A question that was answered, and one with a system message that is to be. What the template refuses is left out.
+fn chats(source: &str, tokenizer_config: &Value) -> Vec<String> {
+    let Ok((template, _)) = compiled(source, tokenizer_config) else { return Vec::new() };
+    let says = |role: &str, content: &str| json!({"role": role, "content": content});
+    let (asked, answered) = (says("user", "Where is it?"), says("assistant", "In the hall."));
+    let chats = [(vec![asked.clone(), answered], false), (vec![says("system", "Be brief."), asked], true)];
+    let render = |(messages, prompt): (Vec<Value>, bool)| template.render(&messages, None, prompt, &Map::new()).ok();
+    chats.into_iter().filter_map(render).map(|rendered| rendered.text).collect()
 }
 
 /// Null where there is no such file.
-fn json(from: &Companions, place: &Path, name: &str) -> Result<Value, ExportError> {
+fn read_json(from: &Companions, place: &Path, name: &str) -> Result<Value, ExportError> {
     let Some(bytes) = from.read(name)? else { return Ok(Value::Null) };
     serde_json::from_slice(&bytes)
         .map_err(|error| ExportError::Json { file: place.join(name), reason: error.to_string() })

@@ -1,6 +1,6 @@
 //! One broken folder for each rule.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json as value};
 
@@ -112,6 +112,7 @@ fn gguf_folders() -> Vec<(Rule, Target, Change)> {
 #[test]
 fn each_rule_is_broken_by_one_folder_and_found() {
     let mut broken = BTreeSet::new();
+    let mut asked = HashSet::new();
     let mut tried = |config: &ExportConfig, rule: Rule, change: Box<dyn FnOnce(&Path)>| {
         let place = good(config);
         let before: Vec<Rule> = codes(&place.out(), config.target, &Limits::BEDROCK);
@@ -120,6 +121,7 @@ fn each_rule_is_broken_by_one_folder_and_found() {
         let found = codes(&place.out(), config.target, &Limits::BEDROCK);
         assert!(found.contains(&rule), "{rule}: {found:?}");
         broken.insert(rule);
+        asked.extend(asked_of(&place));
     };
     let bedrock = ExportConfig::new(Target::Bedrock);
     let mut model = |rule, change: Box<dyn FnOnce(&Path)>| tried(&bedrock, rule, change);
@@ -233,6 +235,7 @@ fn each_rule_is_broken_by_one_folder_and_found() {
         let found = codes(&place.out(), target, &Limits::BEDROCK);
         assert!(found.contains(&rule), "{rule}: {found:?}");
         broken.insert(rule);
+        asked.extend(asked_of(&place));
     }
 
     // Sizes, with small limits.
@@ -245,10 +248,34 @@ fn each_rule_is_broken_by_one_folder_and_found() {
     ] {
         assert_eq!(codes(&place.out(), Target::Bedrock, &limits), [rule]);
         broken.insert(rule);
+        asked.insert((rule, Target::Bedrock));
     }
     let all: BTreeSet<Rule> = Rule::ALL.iter().copied().collect();
     let missing: Vec<&Rule> = all.difference(&broken).collect();
     assert!(missing.is_empty(), "no broken folder for {missing:?}");
+    let said: HashSet<(Rule, Target)> =
+        all.iter().flat_map(|rule| rule.targets().iter().map(|target| (*rule, *target))).collect();
+    let never: Vec<_> = said.difference(&asked).collect();
+    let unsaid: Vec<_> = asked.difference(&said).collect();
+    assert!(
+        never.is_empty() && unsaid.is_empty(),
+        "listed and never asked: {never:?}; asked and not listed: {unsaid:?}"
+    );
+}
+
+/// What is found in the folder as any target's, and as an adapter among those of a container.
+fn asked_of(place: &Place) -> Vec<(Rule, Target)> {
+    let found =
+        |target: Target| codes(&place.out(), target, &Limits::BEDROCK).into_iter().map(move |rule| (rule, target));
+    let mut found: Vec<_> = Target::ALL.into_iter().flat_map(found).collect();
+    if place.out().join(CONFIG_FILE).is_file() {
+        let container = place.dir.path().join("container");
+        fs::create_dir_all(container.join("adapters")).unwrap();
+        fs::rename(place.out(), container.join("adapters/one")).unwrap();
+        let rules = codes(&container, Target::Sagemaker, &Limits::BEDROCK);
+        found.extend(rules.into_iter().map(|rule| (rule, Target::Sagemaker)));
+    }
+    found
 }
 
 fn codes(folder: &Path, target: Target, limits: &Limits) -> Vec<Rule> {

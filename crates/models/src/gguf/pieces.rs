@@ -3,8 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value as Json;
-
 use super::merges::merges;
 use super::tokenizer::Kind;
 use super::vocabulary::{Token, VocabularyFiles};
@@ -12,20 +10,11 @@ use super::vocabulary::{Token, VocabularyFiles};
 /// What stands for a space.
 pub(super) const SPACE: &str = "\u{2581}";
 
-/// What SentencePiece knows beside the pieces.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) scores: Vec<f32>,
-    /// Whether a text begins as if after a space.
-    pub(super) space_prefix: bool,
-}
-
 /// Scores that give the file's merges in their order, or why there are none.
 ///
 /// SentencePiece joins the neighbours whose whole has the best score; a merge list joins those that come first. Both are
 /// the same where every way to make a token stands together in the list, and every way is in it.
-pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Pieces, String> {
-    let space_prefix = space_prefix(files)?;
+pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Vec<f32>, String> {
     let mut pairs = Vec::new();
     for merge in files.tokenizer["model"]["merges"].as_array().into_iter().flatten() {
         let pair = match merge.as_str() {
@@ -78,7 +67,7 @@ pub(super) fn scores(files: &VocabularyFiles, tokens: &[Token]) -> Result<Pieces
             "{missing} ways to make a token are not in `model.merges`, and SentencePiece would take them"
         ));
     }
-    Ok(Pieces { scores, space_prefix })
+    Ok(scores)
 }
 
 /// Whether a token of the pair, or what they make, is cut out of the text before it is merged.
@@ -86,32 +75,4 @@ fn added(tokens: &[Token], ids: &HashMap<&str, usize>, left: &str, right: &str) 
     let whole = [left, right].concat();
     let user_defined = |text: &str| ids.get(text).is_some_and(|id| tokens[*id].kind == Kind::UserDefined);
     user_defined(left) || user_defined(right) || user_defined(&whole)
-}
-
-/// How the normalizer or the pre-tokenizer treats spaces.
-fn space_prefix(files: &VocabularyFiles) -> Result<bool, String> {
-    let (normalizer, cuts) = (&files.tokenizer["normalizer"], &files.tokenizer["pre_tokenizer"]);
-    let parts = |json: &Json, key: &str| match json[key].as_array() {
-        Some(parts) => parts.clone(),
-        None if json.is_null() => Vec::new(),
-        None => vec![json.clone()],
-    };
-    let is_replace =
-        |part: &Json| part["type"] == "Replace" && part["pattern"]["String"] == " " && part["content"] == SPACE;
-    let is_prepend = |part: &Json| part["type"] == "Prepend" && part["prepend"] == SPACE;
-    match (parts(normalizer, "normalizers").as_slice(), parts(cuts, "pretokenizers").as_slice()) {
-        ([prepend, replace], []) if is_prepend(prepend) && is_replace(replace) => Ok(true),
-        ([replace], []) if is_replace(replace) => Ok(false),
-        ([], [cut]) if cut["type"] == "Metaspace" && cut["replacement"] == SPACE && cut["split"] == false => {
-            match cut["prepend_scheme"].as_str() {
-                Some("never") => Ok(false),
-                // Before the first text alone. A chat begins with a token, so that no text of it is the first.
-                Some("first") => Ok(false),
-                _ => Ok(true),
-            }
-        }
-        _ => Err(format!(
-            "its treatment of spaces has no name in llama.cpp: normalizer {normalizer}, pre-tokenizer {cuts}"
-        )),
-    }
 }

@@ -118,18 +118,20 @@ fn added_tokens_are_found_in_text_and_only_control_ones_are_special() {
 #[test]
 fn a_sentence_piece_vocabulary_may_have_no_space_before_a_text() {
     let tokens = ["<unk>", "<0x41>", "\u{2581}", "a", "b", "ab", "\u{2581}a"];
-    let file = |prefix: bool| {
+    let silent = || {
         TestFile::new()
             .text("tokenizer.ggml.model", "llama")
             .texts("tokenizer.ggml.tokens", &tokens)
             .floats("tokenizer.ggml.scores", &[0.0, 0.0, -3.0, -4.0, -5.0, -1.0, -2.0])
             .numbers("tokenizer.ggml.token_type", &[2, 6, 1, 1, 1, 1, 1])
             .number("tokenizer.ggml.unknown_token_id", 0)
-            .flag("tokenizer.ggml.add_space_prefix", prefix)
     };
+    let file = |prefix: bool| silent().flag("tokenizer.ggml.add_space_prefix", prefix);
     let ids = |prefix, text: &str| built(&file(prefix)).0.encode(text, false).unwrap().get_ids().to_vec();
     assert_eq!(ids(true, "ab a"), [2, 5, 6]);
     assert_eq!(ids(false, "ab a"), [5, 6]);
     assert_eq!(ids(true, "A"), [2, 1], "a byte for what the vocabulary lacks");
     assert_eq!(built(&file(true)).0.decode(&[2, 5, 6], false).unwrap(), "ab a");
+    // Where the file does not say, llama.cpp puts one.
+    assert_eq!(built(&silent()).0.encode("ab a", false).unwrap().get_ids(), [2, 5, 6]);
 }

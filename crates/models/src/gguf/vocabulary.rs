@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value as Json};
 
-use super::pieces::{self, Pieces};
+use super::pieces;
 use super::pre_tokenizer::PreTokenizer;
+use super::spaces::SpacePrefix;
 use super::tokenizer::{ENDS, Kind};
 use super::write::{GgufMetadata, GgufValue};
 
@@ -22,6 +23,8 @@ pub struct VocabularyFiles {
     pub generation_config: Json,
     /// The chat template that is to be used instead of the one in `tokenizer_config.json`.
     pub chat_template: Option<String>,
+    /// Chats as that template renders them, for what llama.cpp has only one rule for.
+    pub chats: Vec<String>,
 }
 
 /// A token of the file.
@@ -42,9 +45,14 @@ pub fn vocabulary(files: &VocabularyFiles, rows: usize) -> Result<GgufMetadata, 
     let kind = model["type"].as_str().unwrap_or("missing");
     let byte_fallback = model["byte_fallback"] == true;
     let mut scores = None;
+    let mut spaces = None;
     if kind != "BPE" {
         faults.push(format!("`model.type` is {kind}, which cannot be said in GGUF here: BPE is expected"));
     } else if byte_fallback {
+        match SpacePrefix::of(&files.tokenizer, &files.chats) {
+            Ok(found) => spaces = Some(found),
+            Err(fault) => faults.push(fault),
+        }
         match pieces::scores(files, &tokens) {
             Ok(found) => scores = Some(found),
             Err(fault) => faults.push(fault),
@@ -62,8 +70,8 @@ pub fn vocabulary(files: &VocabularyFiles, rows: usize) -> Result<GgufMetadata, 
         }
     }
     put("ggml.tokens", GgufValue::Texts(tokens.iter().map(|token| token.text.clone()).collect()));
-    if let Some(Pieces { scores, .. }) = &scores {
-        put("ggml.scores", GgufValue::F32s(scores.clone()));
+    if let Some(scores) = scores {
+        put("ggml.scores", GgufValue::F32s(scores));
     }
     put("ggml.token_type", GgufValue::I32s(tokens.iter().map(|token| token.kind.code()).collect()));
     if !byte_fallback {
@@ -87,8 +95,8 @@ pub fn vocabulary(files: &VocabularyFiles, rows: usize) -> Result<GgufMetadata, 
     let (bos, eos) = around(files, &ids, &mut faults);
     put("ggml.add_bos_token", GgufValue::Bool(bos));
     put("ggml.add_eos_token", GgufValue::Bool(eos));
-    if let Some(Pieces { space_prefix, .. }) = scores {
-        put("ggml.add_space_prefix", GgufValue::Bool(space_prefix));
+    if let Some(SpacePrefix { added, .. }) = spaces {
+        put("ggml.add_space_prefix", GgufValue::Bool(added));
     }
     let templates = templates(files);
     let named: Vec<&String> = templates.keys().filter(|name| *name != "default").collect();

@@ -48,6 +48,7 @@ fn byte_level() -> VocabularyFiles {
         config: json!({"bos_token_id": 1, "eos_token_id": 2, "unk_token_id": 1_000_000}),
         generation_config: json!({"eos_token_id": [4, 2, 5]}),
         chat_template: Some("{{ messages }}".to_owned()),
+        chats: Vec::new(),
     }
 }
 
@@ -122,6 +123,50 @@ fn a_sentence_piece_vocabulary_comes_back() {
         let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
         assert_eq!(after.encode(text, false).unwrap().get_ids(), expected, "{text:?}");
         assert_eq!(after.encode(text, true).unwrap().get_ids(), before.encode(text, true).unwrap().get_ids());
+    }
+}
+
+#[test]
+fn the_space_before_a_text_is_said_as_the_tokenizer_puts_it_and_read_again() {
+    let found = find(&golden("gguf/tokenizers/spm.gguf")).unwrap().unwrap();
+    let small = SmallFiles::open(&found).unwrap();
+    let read = |name: &str| -> Json { serde_json::from_str(&small.read(name).unwrap().unwrap()).unwrap() };
+    let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
+    let prepend = json!({"type": "Prepend", "prepend": "\u{2581}"});
+    let sequence = |parts: &[&Json]| json!({"type": "Sequence", "normalizers": parts});
+    let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": false});
+    let chats = ["<s>user: Hello  world</s>assistant:", "<s>a</s>b c<s>d"];
+    let plain = ["Hello world", "a", "two  spaces, ü"];
+    let none = Json::Null;
+    // The texts at hand decide only where llama.cpp has no such rule.
+    for (normalizer, cuts, with_chats, without) in [
+        (sequence(&[&prepend, &replace]), none.clone(), true, true),
+        (sequence(&[&replace]), none.clone(), false, false),
+        (replace.clone(), none.clone(), false, false),
+        (none.clone(), metaspace("always"), true, true),
+        (none.clone(), metaspace("never"), false, false),
+        (none.clone(), metaspace("first"), false, true),
+    ] {
+        let mut files = VocabularyFiles {
+            tokenizer: read("tokenizer.json"),
+            tokenizer_config: read("tokenizer_config.json"),
+            ..VocabularyFiles::default()
+        };
+        files.tokenizer["normalizer"] = normalizer.clone();
+        files.tokenizer["pre_tokenizer"] = cuts.clone();
+        let before = tokenizer(&files.tokenizer);
+        for (texts, expected) in [(chats.as_slice(), with_chats), (plain.as_slice(), without)] {
+            files.chats = texts.iter().filter(|text| text.contains("<s>")).map(|text| (*text).to_owned()).collect();
+            let metadata = vocabulary(&files, before.get_vocab_size(true)).unwrap();
+            let said = value(&metadata, "tokenizer.ggml.add_space_prefix");
+            assert_eq!(said, Some(&GgufValue::Bool(expected)), "{normalizer} {cuts}");
+            let after = tokenizer(&read_back(metadata).0);
+            for text in texts {
+                let ids =
+                    |tokenizer: &tokenizers::Tokenizer| tokenizer.encode(*text, false).unwrap().get_ids().to_vec();
+                assert_eq!(ids(&after), ids(&before), "{text:?} {normalizer} {cuts}");
+            }
+        }
     }
 }
 
