@@ -5,6 +5,7 @@ mod files;
 mod gguf;
 mod memory;
 mod plan;
+mod quantised;
 mod recipe;
 mod run;
 

@@ -24,7 +24,7 @@ pub use adapter::AdapterPlan;
 pub use data::{DataPlan, Validation};
 pub use device::{Backend, DevicePlan, stored_dtype};
 pub use model::{ModelPlan, usual_dtype};
-pub(crate) use model::{held_dtype, trained_model};
+pub(crate) use model::{agree, held_dtype, trained_model};
 pub use output::{ExportPlan, OutputPlan};
 pub use prepare::{DatasetForecast, Forecast, Prepared};
 pub(crate) use prepare::{data_failure, is_chat};

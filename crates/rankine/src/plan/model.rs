@@ -202,18 +202,27 @@ fn quantize(decider: &mut Decider<'_>, device: DevicePlan, base_compute: BaseCom
     if let Err((what, help)) = device.quantize(quantize) {
         decider.fault("quantize", format!("`quantize`: {what}"), help);
     }
-    if base_compute != BaseCompute::F32 {
-        let what = format!(
-            "`base_compute: {}` keeps integers of every weight, which `quantize` is to save",
-            base_compute.name()
-        );
-        decider.fault("base_compute", what, "leave one of the two out");
+    if let Err((what, help)) = agree(Some(quantize), base_compute) {
+        decider.fault("base_compute", what, help);
     }
     if decider.file.recipe.adapter == Some(AdapterKind::Full) {
         let what = "`quantize`: with `adapter: full` every weight is trained, and a quantised one cannot be";
         decider.fault("quantize", what.to_owned(), "train a LoRA adapter, or leave `quantize` out");
     }
     Some(quantize)
+}
+
+/// Whether a base can be held and multiplied with so.
+///
+/// # Errors
+/// Where the two contradict each other: what, and what to do.
+pub(crate) fn agree(quantize: Option<Quantize>, base_compute: BaseCompute) -> Result<(), (String, String)> {
+    if quantize.is_none() || base_compute == BaseCompute::F32 {
+        return Ok(());
+    }
+    let way = base_compute.name();
+    let what = format!("`base_compute: {way}` keeps integers of every weight, which `quantize` is to save");
+    Err((what, "leave one of the two out".to_owned()))
 }
 
 fn find(decider: &mut Decider<'_>, reference: &str, revision: Option<&str>, part: ModelPart) -> Option<Found> {
