@@ -4,9 +4,11 @@
 //! (<https://arxiv.org/abs/2402.09353>). In f32, cast once. A block of rows is in memory at a time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use rankine_models::weights::{PlannedTensor, StoredDtype, StoredTensor, TensorSink, WeightWriter, encode};
+use rankine_ops::QuantWeight;
 use rayon::prelude::*;
 
 use crate::Progress;
@@ -53,7 +55,7 @@ impl Output<'_> {
             Change::Replaced(saved) => Some(saved),
             Change::LowRank(_) => None,
         };
-        let same = from.filter(|from| from.dtype == self.dtype);
+        let same = from.filter(|from| from.dtype == self.dtype && self.held.is_none());
         match same.and_then(|from| Some((from, from.plain_bytes()?))) {
             Some((from, bytes)) => copy(from, bytes, sink),
             None => self.for_each_block(&mut |first, values| {
@@ -66,10 +68,16 @@ impl Output<'_> {
     /// Gives the values to `use_block` in f32, some rows at a time, with the number of the first value.
     pub(crate) fn for_each_block(&self, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
         match &self.change {
-            Change::Kept => blocks(&self.base, use_block),
-            Change::Replaced(saved) => blocks(saved, use_block),
+            Change::Kept => blocks(&self.base, &self.values_of(&self.base), use_block),
+            Change::Replaced(saved) => blocks(saved, &Values::Stored(saved), use_block),
             Change::LowRank(change) => self.merge(change, use_block),
         }
+    }
+
+    /// The values of a weight of the base, as it was held in training where that is asked for.
+    fn values_of<'a>(&self, weight: &'a StoredTensor<'a>) -> Values<'a> {
+        let held = self.held.and_then(|form| form.quantised(weight));
+        held.map_or(Values::Stored(weight), |weight| Values::Held(Box::new(weight)))
     }
 
     fn merge(&self, change: &LowRank<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
@@ -77,7 +85,7 @@ impl Output<'_> {
         if rows == 0 || columns == 0 {
             return Ok(());
         }
-        let weight = change.base_layer.as_ref().unwrap_or(&self.base);
+        let weight = &self.values_of(change.base_layer.as_ref().unwrap_or(&self.base));
         let factors = Factors::of(change, rows, columns);
         let magnitude = change.magnitude.as_ref().map(StoredTensor::to_f32);
         let column_factors = match &magnitude {
@@ -125,6 +133,29 @@ impl Output<'_> {
     }
 }
 
+/// Where a weight's values come from.
+enum Values<'a> {
+    /// As they are stored.
+    Stored(&'a StoredTensor<'a>),
+    /// Rounded to the bits in which they were trained against.
+    Held(Box<QuantWeight>),
+}
+
+impl Values<'_> {
+    fn read_into(&self, range: Range<usize>, into: &mut [f32]) {
+        match self {
+            Self::Stored(weight) => weight.read_into(range, into),
+            Self::Held(weight) => weight.read_into(range, into),
+        }
+    }
+
+    fn release(&self, range: Range<usize>) {
+        if let Self::Stored(weight) = self {
+            weight.release(range);
+        }
+    }
+}
+
 /// The tensor's own bytes.
 fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Result<(), ExportError> {
     let width = from.dtype.bytes();
@@ -136,17 +167,17 @@ fn copy(from: &StoredTensor<'_>, bytes: &[u8], sink: &mut TensorSink<'_>) -> Res
     Ok(())
 }
 
-/// The tensor's values, whole rows at a time.
-fn blocks(from: &StoredTensor<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
+/// The values of a tensor of `from`'s shape, whole rows at a time.
+fn blocks(from: &StoredTensor<'_>, stored: &Values<'_>, use_block: &mut UseBlock<'_>) -> Result<(), ExportError> {
     let columns = from.shape.last().copied().unwrap_or(1).max(1);
     let size = (BLOCK / columns).max(1) * columns;
     let mut values = vec![0.0; size.min(from.len())];
     for start in (0..from.len()).step_by(size) {
         let end = from.len().min(start + size);
         let values = &mut values[..end - start];
-        from.read_into(start..end, values);
+        stored.read_into(start..end, values);
         use_block(start, values)?;
-        from.release(start..end);
+        stored.release(start..end);
     }
     Ok(())
 }
@@ -192,7 +223,7 @@ impl Factors {
     /// What each column of `W + s left right` is multiplied by to have the norm `magnitude`.
     ///
     /// An embedding's magnitudes are those of its columns, so every row is read before the first is written.
-    fn to_norms_of_columns(&self, weight: &StoredTensor<'_>, magnitude: &[f32]) -> Result<Vec<f32>, ExportError> {
+    fn to_norms_of_columns(&self, weight: &Values<'_>, magnitude: &[f32]) -> Result<Vec<f32>, ExportError> {
         let mut squares = vec![0.0_f64; self.columns];
         self.for_each_block(weight, |_, block| {
             for row in block.chunks_exact(self.columns) {
@@ -206,7 +237,7 @@ impl Factors {
     /// Gives `W + s left right` to `use_block`, some rows at a time, with the number of the first of them.
     fn for_each_block(
         &self,
-        weight: &StoredTensor<'_>,
+        weight: &Values<'_>,
         mut use_block: impl FnMut(usize, &mut [f32]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let (left, right) = self.left_and_right();
