@@ -103,15 +103,15 @@ impl Subject {
             let compute = args.base_compute.unwrap_or(plan.model.base_compute);
             agree(plan.model.quantize, compute).map_err(argument_fault)?;
             let seq = args.seq.unwrap_or(plan.data.max_seq_len);
-            let checkpointing = plan.checkpointing(seq);
-            let model = super::train::load(&plan, checkpointing)?;
-            let forecast = plan.memory(seq, checkpointing).map(|memory| memory.total());
+            let fit = plan.fit(seq);
+            let model = super::train::load(&plan, &fit)?;
+            let forecast = fit.memory.map(|memory| memory.total());
             let subject = Self::with(
                 args,
                 model,
                 plan.model.device,
                 compute,
-                (plan.training.micro_batch_size * plan.training.gradient_accumulation_steps, plan.data.max_seq_len),
+                (plan.sequences(), plan.data.max_seq_len),
                 plan.training.optimizer.clone(),
             );
             return Ok(Self { forecast, ..subject });

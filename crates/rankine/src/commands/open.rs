@@ -7,7 +7,7 @@ use rankine_data::TextTokenizer;
 use rankine_hub::ModelPart;
 use rankine_models::adapter_file::read_adapter;
 use rankine_models::generate::{GenerateConfig, eos_token_ids};
-use rankine_models::model::{BaseForm, Model};
+use rankine_models::model::{BaseForm, Model, Residency};
 use rankine_models::sampling::Sampling;
 use rankine_models::weights::WeightFiles;
 use serde::de::DeserializeOwned;
@@ -65,7 +65,8 @@ pub(crate) fn base_form(
     let quantize = quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?;
     let compute = device.compute(base_compute).map_err(argument_fault)?;
     agree(quantize, compute).map_err(argument_fault)?;
-    Ok((BaseForm { dtype, quantize: quantize.map(Into::into) }, compute))
+    let form = BaseForm { dtype, quantize: quantize.map(Into::into), residency: Residency::Memory };
+    Ok((form, compute))
 }
 
 /// Attaches the adapter of a folder; a run's folder means the adapter in it.
