@@ -8,6 +8,8 @@ mod plan;
 mod quantised;
 mod recipe;
 mod run;
+mod streamed;
+mod time;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
