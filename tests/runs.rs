@@ -171,10 +171,11 @@ fn micro_batches_of_unequal_length_are_one_batch() {
         })
         .collect();
     std::fs::write(place.path().join("train.jsonl"), records).expect("a file");
-    let common = ["packing=false", "lora={r: 4, alpha: 12}", "max_steps=6", "save_steps=6"];
+    let common = ["packing=false", "lora={r: 4, alpha: 12}", "max_steps=6", "save_steps=3"];
     let shapes = [
         ["output_dir=one", "micro_batch_size=8", "gradient_accumulation_steps=1"],
         ["output_dir=two", "micro_batch_size=2", "gradient_accumulation_steps=4"],
+        ["output_dir=auto", "micro_batch_size=auto", "gradient_accumulation_steps=4"],
     ];
     // Embedding noise has the shape of a micro-batch: without it the two are the same arithmetic.
     let recipe = std::fs::read_to_string(place.path().join("recipe.yaml")).expect("a recipe");
@@ -190,4 +191,18 @@ fn micro_batches_of_unequal_length_are_one_batch() {
             assert!((a / b - 1.0).abs() < 2e-4, "step {}: {field} {a} and {b}", one["step"]);
         }
     }
+    // As many sequences as with the default, in passes as large as fit: here all of them.
+    assert!(adapter(&place.path().join("auto")) == adapter(&place.path().join("one")), "auto is 8 x 1, to the bit");
+    let plan = rankine(place.path(), &["plan", "recipe.yaml", "--set", "micro_batch_size=auto"]);
+    let words = "4 sequences a step (micro_batch_size 4 (auto) x gradient_accumulation_steps 1)";
+    assert!(plan.stdout.contains(words), "{}", plan.stdout);
+    // A run keeps what was chosen, whatever would be chosen now.
+    let two = place.path().join("two");
+    let whole = adapter(&two);
+    std::fs::remove_dir_all(two.join("checkpoints/step-000006")).expect("removed");
+    std::fs::remove_dir_all(two.join("adapter")).expect("removed");
+    let auto = ["output_dir=two", "resume=true", "micro_batch_size=auto", "gradient_accumulation_steps=4"];
+    train(place.path(), &[&common[..], &auto].concat()).ends(0);
+    assert_eq!(events(&two, "step").len(), 6);
+    assert!(adapter(&two) == whole, "resumed with what it began with, to the bit");
 }

@@ -5,8 +5,11 @@ mod files;
 mod gguf;
 mod memory;
 mod plan;
+mod quantised;
 mod recipe;
 mod run;
+mod streamed;
+mod time;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

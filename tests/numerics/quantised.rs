@@ -58,7 +58,7 @@ fn a_quantised_base_computes_what_its_values_written_out_compute() {
     let plain = logits(&golden.base(), &ids);
     let mut away = Vec::new();
     for format in [QuantFormat::Int8, QuantFormat::Nf4, QuantFormat::Int4] {
-        let form = BaseForm { dtype: StoredDtype::F32, quantize: Some(format) };
+        let form = BaseForm { quantize: Some(format), ..StoredDtype::F32.into() };
         let packed = Model::load(&golden.folder, form, &Device::flex()).unwrap();
         let mut layers = 0;
         let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();

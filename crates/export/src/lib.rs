@@ -22,6 +22,7 @@ mod output;
 mod peft;
 mod portable;
 mod product;
+mod quantisation;
 mod sagemaker;
 mod target;
 mod transformers4;
@@ -39,7 +40,8 @@ pub use card::{CardFacts, DatasetFacts};
 pub use error::{ExportError, MergeFault};
 pub use output::REPORT_FILE;
 pub use portable::PortableFault;
-pub use target::{ExportConfig, ExportDtype, Form, GgufQuantize, Target, UnusedSetting, Weights};
+pub use quantisation::{Apart, Quantisation};
+pub use target::{ExportConfig, ExportDtype, Form, GgufQuantize, Onto, Target, UnusedSetting, Weights};
 
 use card::Card;
 use check::{Finding, Level};
@@ -93,6 +95,9 @@ pub struct ExportReport {
     /// How far its logits are from those of base and adapter, where they were compared.
     #[serde(default)]
     pub drift: Option<Drift>,
+    /// What it was trained on and merged onto, where the base was held in fewer bits in training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
     /// What the platform will do otherwise than one would think.
     #[serde(default)]
     pub warnings: Vec<Finding>,
@@ -144,6 +149,7 @@ pub fn write(
         kept_tensors,
         untied,
         drift: None,
+        quantisation: Quantisation::of(config, inputs)?,
         warnings,
         files: BTreeMap::new(),
     };
@@ -212,8 +218,18 @@ impl WrittenExport {
         })
     }
 
+    /// Notes how far what was read back is from the base as it was held in training, with the adapter.
+    pub fn compared_with_trained(&mut self, drift: Drift) {
+        if let Some(quantisation) = &mut self.report.quantisation {
+            quantisation.from_trained = Some(drift);
+        }
+    }
+
     /// Renames it into place; `drift` is how far what was read back is from base and adapter.
     pub fn publish(mut self, drift: Option<Drift>) -> Result<ExportReport, ExportError> {
+        if let Some(quantisation) = &self.report.quantisation {
+            self.card.say(&quantisation.words());
+        }
         write_aside(&self.path().join(card::FILE), self.card.render(drift.as_ref()).as_bytes())?;
         self.report.drift = drift;
         self.report.files = self.folder.files()?;

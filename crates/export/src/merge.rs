@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use rankine_models::weights::{PlannedTensor, StoredDtype, StoredTensor, WeightWriter, encode};
+use rankine_ops::QuantWeight;
 use rayon::prelude::*;
 
 use crate::Progress;
@@ -62,7 +63,7 @@ impl Output<'_> {
             Change::Replaced(saved) => Some(saved),
             Change::LowRank(_) => None,
         };
-        let same = from.filter(|from| from.dtype == self.dtype);
+        let same = from.filter(|from| from.dtype == self.dtype && self.held.is_none());
         match same.and_then(|from| Some((from, from.plain_bytes()?))) {
             Some((from, bytes)) => copy(from, bytes, put),
             None => self.convert(
@@ -78,15 +79,21 @@ impl Output<'_> {
     /// Puts what `convert` makes of the values, in their order.
     pub(crate) fn convert(&self, convert: &Convert<'_>, put: &mut Put<'_>) -> Result<(), ExportError> {
         match &self.change {
-            Change::Kept => Rows::of(&self.base).convert(&|_, _| Ok(()), convert, put),
+            Change::Kept => self.rows_of(&self.base).convert(&|_, _| Ok(()), convert, put),
             Change::Replaced(saved) => Rows::of(saved).convert(&|_, _| Ok(()), convert, put),
             Change::LowRank(change) => self.merge(change, convert, put),
         }
     }
 
+    /// The rows of a weight of the base, as it was held in training where that is asked for.
+    fn rows_of<'a>(&self, weight: &'a StoredTensor<'a>) -> Rows<'a> {
+        let held = self.held.and_then(|form| form.quantised(weight));
+        held.map_or_else(|| Rows::of(weight), |held| Rows { values: Values::Held(Box::new(held)), ..Rows::of(weight) })
+    }
+
     fn merge(&self, change: &LowRank<'_>, convert: &Convert<'_>, put: &mut Put<'_>) -> Result<(), ExportError> {
-        let weight = Rows::of(change.base_layer.as_ref().unwrap_or(&self.base));
-        let Rows { rows, columns, .. } = weight;
+        let weight = self.rows_of(change.base_layer.as_ref().unwrap_or(&self.base));
+        let (rows, columns) = (weight.rows, weight.columns);
         if rows == 0 || columns == 0 {
             return Ok(());
         }
@@ -160,9 +167,17 @@ fn copy(from: &StoredTensor<'_>, bytes: &[u8], put: &mut Put<'_>) -> Result<(), 
     Ok(())
 }
 
-/// A stored tensor, row by row; a vector is one row.
+/// Where a weight's values come from.
+enum Values<'a> {
+    /// As they are stored.
+    Stored(&'a StoredTensor<'a>),
+    /// Rounded to the bits in which they were trained against.
+    Held(Box<QuantWeight>),
+}
+
+/// A tensor, row by row; a vector is one row.
 struct Rows<'a> {
-    tensor: &'a StoredTensor<'a>,
+    values: Values<'a>,
     rows: usize,
     columns: usize,
 }
@@ -170,7 +185,7 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn of(tensor: &'a StoredTensor<'a>) -> Self {
         let columns = tensor.shape.last().copied().unwrap_or(1);
-        Self { tensor, rows: tensor.len().checked_div(columns).unwrap_or(0), columns }
+        Self { values: Values::Stored(tensor), rows: tensor.len().checked_div(columns).unwrap_or(0), columns }
     }
 
     /// The rows in parts, none of them empty.
@@ -182,12 +197,17 @@ impl<'a> Rows<'a> {
     fn read(&self, part: &Range<usize>) -> Vec<f32> {
         let range = part.start * self.columns..part.end * self.columns;
         let mut values = vec![0.0; range.len()];
-        self.tensor.read_into(range, &mut values);
+        match &self.values {
+            Values::Stored(tensor) => tensor.read_into(range, &mut values),
+            Values::Held(weight) => weight.read_into(range, &mut values),
+        }
         values
     }
 
     fn release(&self, rows: Range<usize>) {
-        self.tensor.release(rows.start * self.columns..rows.end * self.columns);
+        if let Values::Stored(tensor) = &self.values {
+            tensor.release(rows.start * self.columns..rows.end * self.columns);
+        }
     }
 
     /// Puts what `change` and then `convert` make of the rows.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rankine_models::adapter_file::{AdapterFile, AdapterKey};
+use rankine_models::model::{BaseForm, is_layer_linear};
 use rankine_models::weights::{StoredDtype, StoredTensor, WeightFiles};
 
-use crate::ExportInputs;
 use crate::error::{ExportError, MergeFault};
+use crate::{ExportConfig, ExportInputs, Onto};
 
 /// The embedding table.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -31,6 +32,8 @@ pub(crate) struct Output<'a> {
     pub(crate) shape: Vec<usize>,
     pub(crate) change: Change<'a>,
     pub(crate) dtype: StoredDtype,
+    /// The base's values are rounded to the bits in which they were trained against.
+    pub(crate) held: Option<BaseForm>,
 }
 
 /// What the adapter does to a tensor.
@@ -120,7 +123,14 @@ impl<'a> MergePlan<'a> {
                 Change::Replaced(saved) => saved.shape.clone(),
                 Change::Kept | Change::LowRank(_) => base.shape.clone(),
             };
-            outputs.push(Output { name: name.to_owned(), dtype: dtype.unwrap_or(base.dtype), base, shape, change });
+            outputs.push(Output {
+                name: name.to_owned(),
+                dtype: dtype.unwrap_or(base.dtype),
+                base,
+                shape,
+                change,
+                held: None,
+            });
         };
         for shard in base.shards() {
             for name in shard.names() {
@@ -156,9 +166,28 @@ impl<'a> MergePlan<'a> {
         (extended && rows != head_rows).then_some(MergeFault::Vocabulary { embedding: *rows, head: *head_rows })
     }
 
-    /// Tensors that the adapter changes.
+    /// The same onto the base as it was held in training, where that is asked for.
+    pub(crate) fn onto(mut self, config: &ExportConfig) -> Self {
+        let held = config.held.filter(|_| config.onto == Onto::Quantised);
+        self.outputs.iter_mut().filter(|output| output.follows_base()).for_each(|output| output.held = held);
+        self
+    }
+
+    /// Tensors that are not the base's.
     pub(crate) fn changed(&self) -> usize {
-        self.outputs.iter().filter(|output| !matches!(output.change, Change::Kept)).count()
+        self.outputs.iter().filter(|output| !matches!(output.change, Change::Kept) || output.held.is_some()).count()
+    }
+}
+
+impl Output<'_> {
+    /// Whether it depends on how the base's linear layers are held.
+    pub(crate) fn follows_base(&self) -> bool {
+        is_layer_linear(&self.name)
+            && match &self.change {
+                Change::Kept => true,
+                Change::Replaced(_) => false,
+                Change::LowRank(change) => change.base_layer.is_none(),
+            }
     }
 }
 

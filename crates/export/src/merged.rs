@@ -31,7 +31,7 @@ pub(crate) fn write(draft: &mut Draft<'_>, spelling: Spelling) -> Result<Made, E
     let adapter = inputs.adapter.map(AdapterFile::open).transpose()?;
     let dtype = config.merged_dtype(&base);
     let tied = base_config.fields.get("tie_word_embeddings").and_then(Value::as_bool);
-    let plan = MergePlan::of(inputs, &base, adapter.as_ref(), tied, dtype)?;
+    let plan = MergePlan::of(inputs, &base, adapter.as_ref(), tied, dtype)?.onto(config);
 
     write_weights(&plan, folder, config.max_shard_bytes, card::metadata(inputs, adapter.as_ref()), draft.progress)?;
     let mut fields = base_config.fields.clone();

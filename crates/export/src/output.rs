@@ -197,6 +197,7 @@ mod tests {
             kept_tensors: 0,
             untied: false,
             drift: None,
+            quantisation: None,
             warnings: Vec::new(),
             files: folder.files()?,
         };

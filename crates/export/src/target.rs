@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rankine_models::model::BaseForm;
 use rankine_models::weights::{DEFAULT_MAX_SHARD_BYTES, StoredDtype, WeightFiles};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,29 @@ impl FromStr for Weights {
     }
 }
 
+/// What an adapter is merged onto that was trained on a base held in fewer bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Onto {
+    /// The base as it is stored.
+    #[default]
+    Full,
+    /// The base as it was trained against: its values rounded to those bits.
+    Quantised,
+}
+
+impl FromStr for Onto {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "quantised" => Ok(Self::Quantised),
+            _ => Err("expected full or quantised".to_owned()),
+        }
+    }
+}
+
 /// What to make, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportConfig {
@@ -185,6 +209,11 @@ pub struct ExportConfig {
     pub portable: bool,
     /// `hf-endpoint`, `sagemaker` and `gguf`: which weights.
     pub weights: Weights,
+    /// Which values of the base the adapter is merged onto, where that was held in fewer bits.
+    pub onto: Onto,
+    /// How the base was held in training, where that was in fewer bits.
+    #[serde(skip)]
+    pub held: Option<BaseForm>,
     /// `hf-endpoint`: a `handler.py`, for endpoints without an engine of their own.
     pub handler: bool,
     /// What the platform is to call the model; the folder's name where absent.
@@ -230,6 +259,8 @@ impl ExportConfig {
             max_shard_bytes: DEFAULT_MAX_SHARD_BYTES,
             portable: false,
             weights: Weights::default(),
+            onto: Onto::default(),
+            held: None,
             handler: false,
             name: None,
         }
@@ -270,6 +301,7 @@ impl ExportConfig {
             "dtype",
             "`quantize` says how the weights are stored",
         );
+        note(self.onto == Onto::Quantised && self.form() != Form::Model, "onto", "an adapter is merged onto nothing");
         note(self.portable && self.target != Target::Peft, "portable", "it is for the target `peft`");
         note(self.handler && self.target != Target::HfEndpoint, "handler", "it is for the target `hf-endpoint`");
         let named = matches!(
@@ -302,15 +334,16 @@ mod tests {
             quantize: Some(GgufQuantize::Q8_0),
             portable: true,
             weights: Weights::Adapter,
+            onto: Onto::Quantised,
             handler: true,
             name: Some("x".into()),
             ..ExportConfig::new(target)
         };
         assert_eq!(unused(all(Target::Merged)), ["weights", "quantize", "portable", "handler", "name"]);
-        assert_eq!(unused(all(Target::Peft)), ["weights", "quantize", "dtype", "handler", "name"]);
-        assert_eq!(unused(all(Target::HfEndpoint)), ["quantize", "dtype", "portable"]);
-        assert_eq!(unused(all(Target::Vllm)), ["weights", "quantize", "dtype", "portable", "handler"]);
-        assert_eq!(unused(all(Target::Gguf)), ["quantize", "dtype", "portable", "handler", "name"]);
+        assert_eq!(unused(all(Target::Peft)), ["weights", "quantize", "dtype", "onto", "handler", "name"]);
+        assert_eq!(unused(all(Target::HfEndpoint)), ["quantize", "dtype", "onto", "portable"]);
+        assert_eq!(unused(all(Target::Vllm)), ["weights", "quantize", "dtype", "onto", "portable", "handler"]);
+        assert_eq!(unused(all(Target::Gguf)), ["quantize", "dtype", "onto", "portable", "handler", "name"]);
         assert_eq!(unused(all(Target::Ollama)), ["weights", "dtype", "portable", "handler"]);
         assert!(Target::ALL.into_iter().all(|target| ExportConfig::new(target).unused().is_empty()));
     }

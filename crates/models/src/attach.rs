@@ -126,6 +126,39 @@ impl AdapterLayout {
         config.tie_word_embeddings && self.tying == Tying::Kept && self.saved.iter().any(|path| path == EMBEDDING)
     }
 
+    /// The lowest decoder layer in which anything is trained; 0 where the embeddings are.
+    pub fn lowest_layer(&self) -> Option<usize> {
+        let all = self.trained.iter().map(|spec| spec.name.as_str());
+        all.filter_map(|name| if name.starts_with(EMBEDDING) { Some(0) } else { layer_of(name) }).min()
+    }
+
+    /// The same over a model of the `config`'s depth: each of its layers carries what the first layer that carries
+    /// anything does here.
+    pub fn of_depth(&self, config: &DecoderConfig) -> Self {
+        let paths = self.modules.iter().map(|module| &module.path).chain(&self.saved);
+        let first = paths.filter_map(|path| layer_of(path)).min();
+        let placed = |path: &String| -> Vec<String> {
+            match layer_of(path) {
+                None => vec![path.clone()],
+                Some(index) if Some(index) == first => {
+                    let at = |layer| path.replacen(&format!("layers.{index}."), &format!("layers.{layer}."), 1);
+                    (0..config.num_hidden_layers).map(at).collect()
+                }
+                Some(_) => Vec::new(),
+            }
+        };
+        let module = |module: &AdaptedModule| -> Vec<AdaptedModule> {
+            placed(&module.path).into_iter().map(|path| AdaptedModule { path, ..module.clone() }).collect()
+        };
+        let mut layout = Self {
+            modules: self.modules.iter().flat_map(module).collect(),
+            saved: self.saved.iter().flat_map(placed).collect(),
+            ..self.clone()
+        };
+        layout.trained = if self.kind == AdapterKind::Full { config.tensors() } else { layout.trained_tensors(config) };
+        layout
+    }
+
     fn trained_tensors(&self, config: &DecoderConfig) -> Vec<TensorSpec> {
         let mut trained = Vec::new();
         let mut add = |path: &str, name: &str, shape: Vec<usize>| {
@@ -182,6 +215,13 @@ impl Model {
                 scale: *scale,
             });
         }
+        // What is trained in full is no longer held otherwise than the rest.
+        self.for_each_linear(&mut |path, linear| {
+            let saved = layout.saved.iter().any(|saved| saved == path);
+            if saved && !matches!(linear.weight, LinearWeight::Dense(_)) {
+                linear.weight = linear.weight.dense(&device).into();
+            }
+        });
         self.visit("", &mut |name, parameter| {
             if layout.saved.iter().any(|path| module_of(name) == path) {
                 train(parameter);
@@ -294,6 +334,11 @@ fn extended_vocabulary(config: &DecoderConfig, adapter: &AdapterFolder) -> Optio
         None => config.tie_word_embeddings && adapter.config.ensure_weight_tying,
     };
     (head && embedding > config.vocab_size).then_some(embedding)
+}
+
+/// The decoder layer that a path is in.
+fn layer_of(path: &str) -> Option<usize> {
+    path.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 
 /// The module that a tensor belongs to: its name without the last part.

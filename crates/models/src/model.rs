@@ -13,7 +13,9 @@ use rankine_nn::embedding::Embedding;
 use rankine_nn::linear::{Linear, LinearWeight, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
-use rankine_ops::{self as ops, Angles, Attended, Compute, FrozenProduct, Keep, Projection, QuantFormat, QuantWeight};
+use rankine_ops::{
+    self as ops, Angles, Attended, Compute, FrozenProduct, Keep, Projection, QuantFormat, QuantWeight, StreamedWeight,
+};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -72,12 +74,71 @@ pub struct BaseForm {
     pub dtype: StoredDtype,
     /// The decoder layers' linear weights in 4 or 8 bits; embeddings, norms and the head never are.
     pub quantize: Option<QuantFormat>,
+    /// Where those weights are, if not in fewer bits.
+    pub residency: Residency,
+}
+
+/// Where the decoder layers' linear weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Residency {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In their files, as they are stored there: read one layer ahead of its use, and given back after it.
+    Stream,
 }
 
 impl From<StoredDtype> for BaseForm {
     fn from(dtype: StoredDtype) -> Self {
-        Self { dtype, quantize: None }
+        Self { dtype, quantize: None, residency: Residency::Memory }
     }
+}
+
+impl BaseForm {
+    /// A stored tensor as it is held in fewer bits, where it is.
+    pub fn quantised(&self, stored: &StoredTensor<'_>) -> Option<QuantWeight> {
+        let (format, &[out, input]) = (self.quantize?, stored.shape.as_slice()) else { return None };
+        let values = || Source::read(stored, self.dtype).into_f32();
+        is_layer_linear(stored.name).then(|| QuantWeight::quantise(format, &values(), [out, input]))
+    }
+
+    /// The tensor `name` of files that were checked to have it.
+    fn hold(&self, files: &WeightFiles, name: &str) -> Held {
+        let Some(stored) = files.get(name) else { unreachable!("check_tensors found {name} in the files") };
+        if let Some(weight) = self.quantised(&stored) {
+            return Held::Quantised(weight);
+        }
+        if self.residency == Residency::Stream
+            && let Some(weight) = streamed(files, name)
+        {
+            let [before, after] = neighbours(name).map(|name| name.and_then(|name| streamed(files, &name)));
+            return Held::Streamed(weight.between(before.as_ref(), after.as_ref()));
+        }
+        let dtype = if stored.shape.len() == 1 { StoredDtype::F32 } else { self.dtype };
+        Held::Values(Source::read(&stored, dtype))
+    }
+}
+
+fn streamed(files: &WeightFiles, name: &str) -> Option<StreamedWeight> {
+    files.get(name).filter(|stored| is_layer_linear(stored.name))?.streamed()
+}
+
+/// The same weight of the layer before and of the layer after.
+fn neighbours(name: &str) -> [Option<String>; 2] {
+    let parts = || {
+        let (index, rest) = name.strip_prefix(LAYERS)?.split_once('.')?;
+        Some((index.parse::<usize>().ok()?, rest))
+    };
+    let Some((index, rest)) = parts() else { return [None, None] };
+    [index.checked_sub(1), Some(index + 1)].map(|index| index.map(|index| format!("{LAYERS}{index}.{rest}")))
+}
+
+/// What the names of the decoder layers' tensors begin with.
+const LAYERS: &str = "model.layers.";
+
+/// Whether a tensor is the weight of a decoder layer's linear layer: what a form holds otherwise than the rest.
+pub fn is_layer_linear(name: &str) -> bool {
+    name.starts_with(LAYERS) && name.ends_with("_proj.weight")
 }
 
 impl Model {
@@ -89,41 +150,49 @@ impl Model {
     ///
     /// Weights that are quantised are so one by one: no more than one of them is there in f32 at a time.
     pub fn load(folder: &Path, form: impl Into<BaseForm>, device: &Device) -> Result<Self, ModelError> {
-        let BaseForm { dtype, quantize } = form.into();
-        let config = DecoderConfig::from_folder(folder)?;
+        Self::load_first(folder, form, device, usize::MAX)
+    }
+
+    /// As [`Self::load`], with no more than the first `layers` decoder layers.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_first(
+        folder: &Path,
+        form: impl Into<BaseForm>,
+        device: &Device,
+        layers: usize,
+    ) -> Result<Self, ModelError> {
+        let form = form.into();
+        let mut config = DecoderConfig::from_folder(folder)?;
         let files = WeightFiles::open(folder)?;
         check_tensors(folder, &config, &files)?;
-        Ok(Self::build(config, quantize, device, &mut |spec| {
-            let Some(stored) = files.get(&spec.name) else {
-                unreachable!("check_tensors found {} in the files", spec.name)
-            };
-            let dtype = if spec.shape.len() == 1 { StoredDtype::F32 } else { dtype };
-            Source::read(&stored, dtype)
-        }))
+        if form.residency == Residency::Stream
+            && let Some(reason) = files.not_streamable(form.dtype)
+        {
+            return Err(ModelError::NotStreamable { reason });
+        }
+        config.num_hidden_layers = config.num_hidden_layers.min(layers);
+        Ok(Self::build(config, device, &mut |spec| form.hold(&files, &spec.name)))
     }
 
     /// A new model for pretraining: `N(0, initializer_range^2)`, norms 1, biases 0, as transformers starts one.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let deviation = config.initializer_range as f32;
-        Self::build(config, None, device, &mut |spec| {
+        Self::build(config, device, &mut |spec| {
             let count = spec.shape.iter().product();
             let values = match spec.shape.len() {
                 1 if spec.name.ends_with(".bias") => vec![0.0; count],
                 1 => vec![1.0; count],
                 _ => (0..count).map(|_| deviation * standard_normal(&mut rng)).collect(),
             };
-            Source::F32(values)
+            Held::Values(Source::F32(values))
         })
     }
 
-    fn build(
-        config: DecoderConfig,
-        quantize: Option<QuantFormat>,
-        device: &Device,
-        source: &mut dyn FnMut(&TensorSpec) -> Source,
-    ) -> Self {
-        let mut build = Builder { device, source };
+    fn build(config: DecoderConfig, device: &Device, hold: &mut dyn FnMut(&TensorSpec) -> Held) -> Self {
+        let mut build = Builder { device, hold };
         let d = config.hidden_size;
         let weight = build.matrix("model.embed_tokens.weight", [config.vocab_size, d]);
         let embed_tokens = Embedding { weight: Parameter::Frozen(weight), adapter: None };
@@ -132,8 +201,7 @@ impl Model {
             if module.path == "lm_head" && config.tie_word_embeddings {
                 continue;
             }
-            let format = quantize.filter(|_| module.path != "lm_head");
-            let weight = build.linear(&module.path, [module.out_features, module.in_features], format);
+            let weight = build.linear(&module.path, [module.out_features, module.in_features]);
             let bias = config
                 .has_bias(&module.path)
                 .then(|| build.vector(&format!("{}.bias", module.path), module.out_features));
@@ -283,7 +351,7 @@ impl Model {
             linear.product = match &linear.weight {
                 LinearWeight::Dense(weight) => product(weight),
                 // Integers made beforehand would be the dense copy that quantising saves.
-                LinearWeight::Quantised(_) => FrozenProduct::default(),
+                LinearWeight::Quantised(_) | LinearWeight::Streamed(_) => FrozenProduct::default(),
             };
         });
     }
@@ -390,6 +458,13 @@ pub fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     data.try_into_vec().unwrap_or_else(|_| unreachable!("cast to f32 just before"))
 }
 
+/// A tensor of the base as it is held.
+enum Held {
+    Values(Source),
+    Quantised(QuantWeight),
+    Streamed(StreamedWeight),
+}
+
 /// A tensor's values in the dtype that it is held in.
 enum Source {
     F32(Vec<f32>),
@@ -400,7 +475,7 @@ enum Source {
 impl Source {
     /// A stored tensor in `dtype`. One that is stored so is copied, not converted.
     fn read(stored: &StoredTensor<'_>, dtype: StoredDtype) -> Self {
-        match (stored.dtype, dtype, stored.plain_bytes()) {
+        let source = match (stored.dtype, dtype, stored.plain_bytes()) {
             (StoredDtype::F16, StoredDtype::F16, Some(bytes)) => Self::F16(halves(bytes, f16::from_bits)),
             (StoredDtype::BF16, StoredDtype::BF16, Some(bytes)) => Self::Bf16(halves(bytes, bf16::from_bits)),
             _ => {
@@ -411,11 +486,22 @@ impl Source {
                     StoredDtype::BF16 => Self::Bf16(values.into_iter().map(bf16::from_f32).collect()),
                 }
             }
-        }
+        };
+        // The copy is in memory; the file's own pages need not be.
+        stored.release(0..stored.len());
+        source
     }
 }
 
 impl Source {
+    fn tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        match self {
+            Self::F32(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)),
+            Self::F16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::F16)),
+            Self::Bf16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::BF16)),
+        }
+    }
+
     fn into_f32(self) -> Vec<f32> {
         match self {
             Self::F32(values) => values,
@@ -439,18 +525,15 @@ fn halves<T: Copy + Default + Send + Sync>(bytes: &[u8], value: impl Fn(u16) -> 
 
 struct Builder<'a> {
     device: &'a Device,
-    source: &'a mut dyn FnMut(&TensorSpec) -> Source,
+    hold: &'a mut dyn FnMut(&TensorSpec) -> Held,
 }
 
 impl Builder<'_> {
-    fn linear(&mut self, path: &str, shape: [usize; 2], format: Option<QuantFormat>) -> LinearWeight {
-        let name = format!("{path}.weight");
-        match format {
-            None => self.matrix(&name, shape).into(),
-            Some(format) => {
-                let values = (self.source)(&TensorSpec { name, shape: shape.to_vec() }).into_f32();
-                LinearWeight::Quantised(Arc::new(QuantWeight::quantise(format, &values, shape)))
-            }
+    fn linear(&mut self, path: &str, shape: [usize; 2]) -> LinearWeight {
+        match (self.hold)(&TensorSpec { name: format!("{path}.weight"), shape: shape.to_vec() }) {
+            Held::Values(source) => source.tensor(shape, self.device).into(),
+            Held::Quantised(weight) => LinearWeight::Quantised(Arc::new(weight)),
+            Held::Streamed(weight) => LinearWeight::Streamed(Arc::new(weight)),
         }
     }
 
@@ -463,11 +546,9 @@ impl Builder<'_> {
     }
 
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        let source = (self.source)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() });
-        match source {
-            Source::F32(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F32)),
-            Source::F16(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F16)),
-            Source::Bf16(values) => Tensor::from_data(TensorData::new(values, shape), (self.device, DType::BF16)),
+        match (self.hold)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() }) {
+            Held::Values(source) => source.tensor(shape, self.device),
+            Held::Quantised(_) | Held::Streamed(_) => unreachable!("only linear layers are held so"),
         }
     }
 }
@@ -481,6 +562,12 @@ pub enum ModelError {
     /// The weight files.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Weights that were to stay in their files and cannot be used there.
+    #[error("the base's weights cannot stay in their files: {reason}")]
+    NotStreamable {
+        /// Which, and why.
+        reason: String,
+    },
     /// Tensors that are not what `config.json` calls for.
     #[error("{folder}: the weights do not fit config.json:\n  {}", faults.join("\n  "))]
     Tensors {

@@ -8,7 +8,6 @@ mod dtype;
 mod fault;
 mod file;
 mod folder;
-pub(crate) mod map;
 mod part;
 mod write;
 

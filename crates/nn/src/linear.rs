@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection, QuantWeight, Weight};
+use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection, QuantWeight, StreamedWeight, Weight};
 
 use crate::lora::LoraInit;
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
@@ -31,6 +31,8 @@ pub enum LinearWeight {
     Dense(Parameter<2>),
     /// Frozen in 4 or 8 bits; no dense copy is kept.
     Quantised(Arc<QuantWeight>),
+    /// Frozen in its file; in memory while it is used.
+    Streamed(Arc<StreamedWeight>),
 }
 
 /// What is trained beside a frozen weight. A new method is a variant here.
@@ -114,6 +116,7 @@ impl Linear {
         let weight = match &self.weight {
             LinearWeight::Dense(weight) => Weight::Dense(weight.value(pass)),
             LinearWeight::Quantised(weight) => Weight::Quantised(weight.clone()),
+            LinearWeight::Streamed(weight) => Weight::Streamed(weight.clone()),
         };
         Projection { weight, bias: None, update: None, product: self.product.clone() }
     }
@@ -123,6 +126,7 @@ impl Linear {
         match &self.weight {
             LinearWeight::Dense(Parameter::Frozen(weight) | Parameter::Trained(weight)) => weight.dims(),
             LinearWeight::Quantised(weight) => weight.dims(),
+            LinearWeight::Streamed(weight) => weight.dims(),
         }
     }
 }
@@ -133,6 +137,7 @@ impl LinearWeight {
         match self {
             Self::Dense(weight) => weight.plain(),
             Self::Quantised(weight) => Weight::Quantised(weight.clone()).dense(device),
+            Self::Streamed(weight) => weight.dense(device),
         }
     }
 }
@@ -222,7 +227,7 @@ pub fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
 
 impl Parameters for Linear {
     fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        // What is packed is no tensor, and nothing that is walked over could change it.
+        // What is packed or in a file is no tensor, and nothing that is walked over could change it.
         if let LinearWeight::Dense(weight) = &mut self.weight {
             f(&format!("{prefix}.weight"), ParameterMut::Matrix(weight));
         }

@@ -10,12 +10,15 @@
 
 pub mod composed;
 mod cpu;
+mod file_map;
 mod head_loss;
 mod kernel;
 mod layout;
 mod operations;
+mod streamed;
 
 pub use cpu::{FrozenProduct, HEAD_LOGITS, Keep};
+pub use file_map::FileMap;
 pub use head_loss::{LossSum, cross_entropy, head_loss};
 pub use kernel::{Compute, InstructionSet, QuantFormat, QuantWeight};
 pub use layout::{Angles, Attended};
@@ -23,3 +26,4 @@ pub use operations::{
     LowRank, Norm, Projection, Weight, attention, attention_layer, dora_row_norm, linear, linears, low_rank, mlp,
     rms_norm, rotary, swiglu,
 };
+pub use streamed::StreamedWeight;

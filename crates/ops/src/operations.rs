@@ -9,6 +9,7 @@ use crate::cpu::{
 };
 use crate::kernel::{InstructionSet, QuantWeight};
 use crate::layout::{Angles, Attended};
+use crate::streamed::StreamedWeight;
 
 /// `y = w * x / sqrt(mean(x^2) + eps)` over the last dimension
 /// ([Zhang & Sennrich 2019](https://arxiv.org/abs/1910.07467); `LlamaRMSNorm` in transformers).
@@ -183,6 +184,8 @@ pub enum Weight {
     Dense(Tensor<2>),
     /// Packed, frozen; widened a block at a time.
     Quantised(Arc<QuantWeight>),
+    /// Frozen, in its file.
+    Streamed(Arc<StreamedWeight>),
 }
 
 impl Weight {
@@ -191,6 +194,7 @@ impl Weight {
         match self {
             Self::Dense(weight) => weight.dims(),
             Self::Quantised(weight) => weight.dims(),
+            Self::Streamed(weight) => weight.dims(),
         }
     }
 
@@ -201,6 +205,7 @@ impl Weight {
             Self::Quantised(weight) => {
                 Tensor::from_data(TensorData::new(weight.dequantise(), weight.dims()), (device, DType::F32))
             }
+            Self::Streamed(weight) => weight.dense(device),
         }
     }
 }
@@ -236,7 +241,7 @@ impl Projection {
         let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
         let frozen = match &self.weight {
             Weight::Dense(weight) => !weight.is_autodiff() && floats(weight.dtype()),
-            Weight::Quantised(_) => true,
+            Weight::Quantised(_) | Weight::Streamed(_) => true,
         };
         frozen
             && self.bias.as_ref().is_none_or(|bias| !bias.is_autodiff() && floats(bias.dtype()))
@@ -248,6 +253,7 @@ impl Projection {
             weight: match &self.weight {
                 Weight::Dense(weight) => HeldWeight::Dense(Host::of(weight)),
                 Weight::Quantised(weight) => HeldWeight::Quantised(weight.clone()),
+                Weight::Streamed(weight) => HeldWeight::Streamed(weight.clone()),
             },
             bias: self.bias.as_ref().map(Host::of),
             scale: self.update.as_ref().map(|update| update.scale as f32),

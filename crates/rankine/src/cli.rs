@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use rankine_export::{GgufQuantize, Target, Weights};
+use rankine_export::{GgufQuantize, Onto, Target, Weights};
 
 use crate::recipe::{BaseCompute, Dtype, Quantize};
 
@@ -94,6 +94,9 @@ pub struct PlanArgs {
     /// The recipe and the changes to it.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Also say how long it will take: times a pass through the first layers on this machine.
+    #[arg(long)]
+    pub time: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
@@ -357,6 +360,9 @@ pub struct ExportArgs {
     /// hf-endpoint, sagemaker and gguf: merged, or adapter.
     #[arg(long, default_value = "merged", value_name = "WHICH")]
     pub weights: Weights,
+    /// The base of a QLoRA adapter.
+    #[command(flatten)]
+    pub onto: OntoArgs,
     /// hf-endpoint: a handler.py, for endpoints without an engine of their own.
     #[arg(long)]
     pub handler: bool,
@@ -401,6 +407,21 @@ pub struct MergeArgs {
     /// Type of the written weights; auto is the base model's.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
+    /// The base of a QLoRA adapter.
+    #[command(flatten)]
+    pub onto: OntoArgs,
+}
+
+/// What an adapter is merged onto that was trained on a base in fewer bits.
+#[derive(Debug, Args)]
+pub struct OntoArgs {
+    /// A QLoRA adapter is merged onto the base as it is stored (full), or rounded as it was trained against
+    /// (quantised).
+    #[arg(long, default_value = "full", value_name = "WHICH")]
+    pub onto: Onto,
+    /// How the base was held in training, for an adapter that does not say so; ours do.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub trained_on: Option<Quantize>,
 }
 
 /// Arguments of `init`.

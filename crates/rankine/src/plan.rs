@@ -14,6 +14,7 @@ mod prepare;
 mod print;
 mod proof;
 mod stream;
+mod time;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -23,8 +24,9 @@ use serde::Serialize;
 pub use adapter::AdapterPlan;
 pub use data::{DataPlan, Validation};
 pub use device::{Backend, DevicePlan, stored_dtype};
+pub use memory::Fit;
 pub use model::{ModelPlan, usual_dtype};
-pub(crate) use model::{held_dtype, trained_model};
+pub(crate) use model::{agree, held_dtype, trained_model};
 pub use output::{ExportPlan, OutputPlan};
 pub use prepare::{DatasetForecast, Forecast, Prepared};
 pub(crate) use prepare::{data_failure, is_chat};

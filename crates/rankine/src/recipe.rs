@@ -11,9 +11,11 @@ mod schema;
 mod set;
 mod yaml;
 
+use std::num::NonZeroUsize;
+
 use rankine_data::proof::Check;
 use rankine_data::{DatasetConfig, TrainOn, ValSize};
-use rankine_export::{GgufQuantize, Target, Weights};
+use rankine_export::{GgufQuantize, Onto, Target, Weights};
 use rankine_nn::lora::{AdapterKind, LoraConfig};
 use rankine_ops::{Compute, QuantFormat};
 use rankine_train::config::{LrScheduler, OptimizerKind};
@@ -106,10 +108,11 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_steps: Option<usize>,
-    /// Sequences in one forward and backward pass.
+    /// Sequences in one forward and backward pass. `auto`: a step has as many sequences as with the default, in passes
+    /// as large as the memory that is free allows; a resumed run keeps what was chosen. On the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend("default" = defaults::MICRO_BATCH_SIZE))]
-    pub micro_batch_size: Option<usize>,
+    #[schemars(extend("default" = defaults::MICRO_BATCH_SIZE))]
+    pub micro_batch_size: Option<MicroBatchSize>,
     /// Passes whose gradients make one optimizer step.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("default" = defaults::GRADIENT_ACCUMULATION_STEPS))]
@@ -172,6 +175,12 @@ pub struct Recipe {
     /// Embeddings, norms and the head stay as they are. On the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantize>,
+    /// Where the base's linear layers are: in `memory`, or left in their files and read there one layer ahead
+    /// (`stream`), so that a base larger than memory can be trained on; `auto` streams where the memory that is free
+    /// would not do. The numbers are the same to the bit. On the CPU, for weights that are used as they are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub base_residency: Option<BaseResidency>,
     /// Compute activations again in the backward pass instead of keeping them: `none`, `block` (every decoder layer but
     /// the last), `auto` (`block` where the memory that is free would not do) or `every N` (one layer of each N). The
     /// numbers stay the same to the bit. On the CPU.
@@ -248,6 +257,11 @@ pub struct ExportConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "merged"))]
     pub weights: Option<Weights>,
+    /// With `quantize`: what the adapter is merged onto, the base as it is stored (`full`) or rounded as it was trained
+    /// against (`quantised`). The difference is measured and told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "full"))]
+    pub onto: Option<Onto>,
     /// `hf-endpoint`: a `handler.py` for endpoints without an engine of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
@@ -255,6 +269,37 @@ pub struct ExportConfig {
     /// What the platform is to call the model. Default: the name of the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// Sequences in one forward and backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum MicroBatchSize {
+    /// So many.
+    Sequences(NonZeroUsize),
+    /// As many as fit.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Decided by the memory that is free.
+    Auto,
+}
+
+/// Where the base's linear layers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseResidency {
+    /// In memory, and in their files where they would not fit.
+    #[default]
+    Auto,
+    /// In memory.
+    Memory,
+    /// In their files.
+    Stream,
 }
 
 /// How products with the frozen base are computed on the CPU.
@@ -310,11 +355,7 @@ pub enum Quantize {
 impl Quantize {
     /// As a recipe writes it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Nf4 => "nf4",
-            Self::Int4 => "int4",
-            Self::Int8 => "int8",
-        }
+        QuantFormat::from(self).name()
     }
 }
 

@@ -102,7 +102,13 @@ pub fn bench(model: &mut Model, config: &BenchConfig, observe: &mut dyn FnMut(us
 }
 
 /// One optimizer step, in the order of the training loop.
-fn step(model: &mut Model, optimizer: &mut Optimizer, pieces: &[Batch], seed: u64, index: usize) -> (Parts, f64) {
+pub(crate) fn step(
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    pieces: &[Batch],
+    seed: u64,
+    index: usize,
+) -> (Parts, f64) {
     let mut parts = Parts::default();
     let mut gradients = GradientSum::default();
     let (mut sum, mut trained) = (0.0, 0);

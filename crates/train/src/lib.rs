@@ -11,4 +11,5 @@ pub mod memory;
 mod metrics;
 pub mod objective;
 pub mod optimizer;
+pub mod pace;
 pub mod run;

@@ -6,7 +6,7 @@
 
 use rankine_models::attach::{AdapterLayout, EMBEDDING, HEAD};
 use rankine_models::config::DecoderConfig;
-use rankine_models::model::BaseForm;
+use rankine_models::model::{BaseForm, Residency, is_layer_linear};
 use rankine_nn::lora::AdapterKind;
 use rankine_ops::{Compute, HEAD_LOGITS, InstructionSet};
 use serde::Serialize;
@@ -119,9 +119,10 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
     let tensors = config.tensors();
     let bytes = |spec: &rankine_models::config::TensorSpec| -> u64 {
         let count = spec.shape.iter().product::<usize>() as u64;
-        let quantised = form.quantize.filter(|_| spec.name.ends_with("_proj.weight"));
-        if full {
-            // Counted as what is trained.
+        let quantised = form.quantize.filter(|_| is_layer_linear(&spec.name));
+        let in_file = form.residency == Residency::Stream && is_layer_linear(&spec.name);
+        // A whole model is counted as what is trained; what stays in a file, as what is read of it at a time.
+        if full || in_file {
             return 0;
         }
         match (quantised, spec.shape.as_slice()) {
@@ -132,7 +133,7 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
     };
     let multiplied: u64 = tensors
         .iter()
-        .filter(|spec| spec.name.ends_with("_proj.weight") || spec.name == "lm_head.weight")
+        .filter(|spec| is_layer_linear(&spec.name) || spec.name == "lm_head.weight")
         .map(|spec| spec.shape.iter().product::<usize>() as u64)
         .sum::<u64>()
         + tied_head;
@@ -142,5 +143,20 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
         Compute::Int16 => multiplied * 17 / 4,
         Compute::Int8 => multiplied * 9 / 4,
     };
-    tensors.iter().map(bytes).sum::<u64>() + if full { 0 } else { integers }
+    tensors.iter().map(bytes).sum::<u64>() + streamed_bytes(inputs) + if full { 0 } else { integers }
+}
+
+/// Of a base that stays in its files: the larger half of a layer, whose pages are in memory while it is used.
+fn streamed_bytes(inputs: &MemoryInputs<'_>) -> u64 {
+    let MemoryInputs { config, form, .. } = *inputs;
+    if form.residency == Residency::Memory {
+        return 0;
+    }
+    let of_layer = |half: &str| {
+        let prefix = format!("model.layers.0.{half}.");
+        let tensors = config.tensors().into_iter().filter(|spec| spec.name.starts_with(&prefix));
+        let weights = tensors.filter(|spec| is_layer_linear(&spec.name));
+        weights.map(|spec| spec.shape.iter().product::<usize>() as u64).sum::<u64>()
+    };
+    form.dtype.bytes() as u64 * of_layer("self_attn").max(of_layer("mlp"))
 }

@@ -39,7 +39,7 @@ pub(crate) fn write_model(draft: &mut Draft<'_>, usage: String) -> Result<Writte
     let source = Source::open(inputs)?;
     let files = vocabulary_files(inputs, config.target)?;
     let dtype = config.merged_dtype(&source.base);
-    let plan = source.plan(inputs, dtype)?;
+    let plan = source.plan(inputs, dtype)?.onto(config);
     let tied = source.decoder.tie_word_embeddings && !plan.untied;
     let rows = plan.outputs.iter().find(|output| output.name == EMBEDDING).map_or(0, |output| output.shape[0]);
     let decoder = DecoderConfig { vocab_size: rows, ..source.decoder.clone() };

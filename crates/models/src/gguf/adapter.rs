@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
+use rankine_ops::FileMap;
+
 use super::dequantize::dequantize;
 use super::fault::{GgufError, GgufProblem};
 use super::header::Header;
 use super::names::checkpoint_name;
 use super::tensors::{place_of, stored_row};
-use crate::weights::map::FileMap;
 
 /// What the name of an adapter's factor ends with.
 pub const LORA_A: &str = ".lora_a";

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rankine_ops::FileMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::config::{RopeFactors, config};
@@ -14,7 +15,6 @@ use super::tensors::{ROPE_FACTORS, place_of};
 use super::tokenizer::Tokenizer;
 use crate::companions::{CONFIG_FILE, GENERATION_FILE};
 use crate::weights::decode_into;
-use crate::weights::map::FileMap;
 
 /// `config.json`, `generation_config.json`, `tokenizer.json` and `tokenizer_config.json` of a GGUF file.
 #[derive(Debug)]

@@ -9,12 +9,14 @@ use std::fmt;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use burn::tensor::DType;
+use rankine_ops::{FileMap, StreamedWeight};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::dtype::{StoredDtype, decode_into, encode};
 use super::fault::{FileFault, FileProblem, WeightsError};
-use super::map::FileMap;
 use crate::gguf::{Header as GgufHeader, Layout, Packed, Packing, places};
 
 /// The longest header of the format.
@@ -26,7 +28,7 @@ const MAX_DIMENSIONS: usize = 16;
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: FileMap,
+    map: Arc<FileMap>,
     /// In file order.
     tensors: Vec<Entry>,
     by_name: BTreeMap<String, usize>,
@@ -125,7 +127,7 @@ impl TensorFile {
 
     fn of_entries(path: &Path, map: FileMap, tensors: Vec<Entry>, metadata: BTreeMap<String, String>) -> Self {
         let by_name = tensors.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
-        Self { path: path.to_owned(), map, tensors, by_name, metadata }
+        Self { path: path.to_owned(), map: Arc::new(map), tensors, by_name, metadata }
     }
 
     /// The file.
@@ -221,6 +223,19 @@ impl<'a> StoredTensor<'a> {
             }
             Content::Packed(packed) => packed.read_into(range, out),
         }
+    }
+
+    /// The tensor as a weight that stays in the file; `None` where it is no matrix, or its values cannot be used where
+    /// they lie.
+    pub fn streamed(&self) -> Option<StreamedWeight> {
+        let &[out, input] = self.shape.as_slice() else { return None };
+        let dtype = match self.dtype {
+            StoredDtype::F32 => DType::F32,
+            StoredDtype::F16 => DType::F16,
+            StoredDtype::BF16 => DType::BF16,
+        };
+        let range = self.start..self.start + self.plain_bytes()?.len();
+        StreamedWeight::new(&self.owner.map, range, dtype, [out, input])
     }
 
     /// Says that the values `range` of this tensor will not be read again soon, so that the system can take their

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use super::dtype::StoredDtype;
 use super::fault::{FileFault, FileProblem, WeightsError};
 use super::file::{Entries, StoredTensor, TensorFile};
 use crate::gguf::{self, GgufFiles};
+use crate::model::is_layer_linear;
 
 /// The name of unsharded weights.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -118,6 +120,21 @@ impl WeightFiles {
     /// Whether any tensor's values are computed from quantised ones.
     pub fn is_quantised(&self) -> bool {
         self.tensors().any(|tensor| tensor.is_quantised())
+    }
+
+    /// Why the decoder layers' linear weights cannot be used in `dtype` where they lie, if they cannot.
+    pub fn not_streamable(&self, dtype: StoredDtype) -> Option<String> {
+        self.tensors().filter(|tensor| is_layer_linear(tensor.name)).find_map(|tensor| {
+            let (name, file) = (tensor.name, tensor.file.display());
+            if tensor.plain_bytes().is_none() {
+                return Some(format!("{file}: {name} is packed in another way than it is used"));
+            }
+            if tensor.dtype != dtype {
+                return Some(format!("{file}: {name} is stored in {} and would be held in {dtype}", tensor.dtype));
+            }
+            let unaligned = || format!("{file}: {name} does not begin at a multiple of {} bytes", dtype.bytes());
+            tensor.streamed().is_none().then(unaligned)
+        })
     }
 
     fn tensors(&self) -> impl Iterator<Item = StoredTensor<'_>> {

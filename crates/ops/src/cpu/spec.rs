@@ -13,6 +13,7 @@ use super::swiglu::GateUp;
 use super::{norm, rotary, swiglu};
 use crate::kernel::{InstructionSet, QuantWeight, Values, Write, fresh, with_crew};
 use crate::layout::{Angles, Attended};
+use crate::streamed::{StreamedWeight, Way};
 
 /// A frozen layer; its update is an input of the operation.
 #[derive(Debug, Clone)]
@@ -29,6 +30,7 @@ pub(crate) struct FrozenLayer {
 pub(crate) enum HeldWeight {
     Dense(Host),
     Quantised(Arc<QuantWeight>),
+    Streamed(Arc<StreamedWeight>),
 }
 
 impl HeldWeight {
@@ -36,6 +38,7 @@ impl HeldWeight {
         match self {
             Self::Dense(host) => host.held(),
             Self::Quantised(weight) => Values::Quantised { weight, start: 0 },
+            Self::Streamed(weight) => weight.values(),
         }
     }
 
@@ -43,7 +46,32 @@ impl HeldWeight {
         match self {
             Self::Dense(host) => host.dims(),
             Self::Quantised(weight) => weight.dims(),
+            Self::Streamed(weight) => weight.dims(),
         }
+    }
+}
+
+/// Layers while an operation reads their weights: those one layer on are asked for at the beginning, and what was read
+/// from files is given back at the end.
+struct InUse<'a>(&'a [FrozenLayer]);
+
+impl<'a> InUse<'a> {
+    fn new(layers: &'a [FrozenLayer], way: Way) -> Self {
+        Self::streamed(layers).for_each(|weight| weight.prefetch(way));
+        Self(layers)
+    }
+
+    fn streamed(layers: &[FrozenLayer]) -> impl Iterator<Item = &StreamedWeight> {
+        layers.iter().filter_map(|layer| match &layer.weight {
+            HeldWeight::Streamed(weight) => Some(weight.as_ref()),
+            HeldWeight::Dense(_) | HeldWeight::Quantised(_) => None,
+        })
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        Self::streamed(self.0).for_each(StreamedWeight::release);
     }
 }
 
@@ -104,6 +132,7 @@ fn linears<'a>(set: InstructionSet, frozen: &[FrozenLayer], layers: &'a [Layer<'
 
 impl LinearsSpec {
     pub(crate) fn forward(&self, x: &Host, residual: &Host, updates: &[[Host; 2]]) -> (FlexTensor, LinearsSaved) {
+        let _in_use = InUse::new(&self.layers, Way::Forward);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let linears = linears(self.set, &self.layers, &layers);
@@ -125,6 +154,7 @@ impl LinearsSpec {
         dy: &Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
+        let _in_use = InUse::new(&self.layers, Way::Back);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let linears = linears(self.set, &self.layers, &layers);
@@ -192,6 +222,7 @@ pub(crate) struct AttentionSaved {
 
 impl AttentionSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 4]) -> (FlexTensor, AttentionSaved) {
+        let _in_use = InUse::new(&self.layers, Way::Forward);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let saved = self.until_o(x, &layers);
@@ -203,6 +234,7 @@ impl AttentionSpec {
 
     /// What the forward pass gave, but for its result.
     pub(crate) fn again(&self, x: &Host, updates: &[[Host; 2]; 4]) -> AttentionSaved {
+        let _in_use = InUse::new(&self.layers, Way::Back);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let saved = self.until_o(x, &layers);
@@ -232,6 +264,7 @@ impl AttentionSpec {
         mut dy: Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
+        let _in_use = InUse::new(&self.layers, Way::Back);
         with_crew(|| {
             let Self { norm, angles, attended, set, .. } = self;
             let layers = layers(&self.layers, updates);
@@ -291,6 +324,7 @@ pub(crate) struct MlpSaved {
 
 impl MlpSpec {
     pub(crate) fn forward(&self, x: &Host, updates: &[[Host; 2]; 3]) -> (FlexTensor, MlpSaved) {
+        let _in_use = InUse::new(&self.layers, Way::Forward);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let (saved, act) = self.until_down(x, &layers);
@@ -302,6 +336,7 @@ impl MlpSpec {
 
     /// What the forward pass gave, but for its result.
     pub(crate) fn again(&self, x: &Host, updates: &[[Host; 2]; 3]) -> MlpSaved {
+        let _in_use = InUse::new(&self.layers, Way::Back);
         with_crew(|| {
             let layers = layers(&self.layers, updates);
             let (saved, act) = self.until_down(x, &layers);
@@ -327,6 +362,7 @@ impl MlpSpec {
         mut dy: Host,
         wants_x: bool,
     ) -> (Option<FlexTensor>, Vec<UpdateGradient>) {
+        let _in_use = InUse::new(&self.layers, Way::Back);
         with_crew(|| {
             let (layers, n) = (layers(&self.layers, updates), x.dims()[0]);
             let f = layers[0].out;

@@ -72,6 +72,15 @@ const NF4: [f32; 16] = [
 const INT4: [f32; 16] = [-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
 
 impl QuantFormat {
+    /// As recipes, cards and the metadata of adapters write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nf4 => "nf4",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        }
+    }
+
     /// Values in a byte.
     fn in_a_byte(self) -> usize {
         match self {
@@ -176,6 +185,15 @@ impl QuantWeight {
         let mut values = vec![0.0; self.shape[0] * self.shape[1]];
         self.widen(InstructionSet::current(), 0, &mut values);
         values
+    }
+
+    /// The values `range` (counted row by row) again, in f32.
+    ///
+    /// # Panics
+    /// Where the range does not lie in the weight or `into` is not as long as it.
+    pub fn read_into(&self, range: std::ops::Range<usize>, into: &mut [f32]) {
+        assert!(range.end <= self.len() && range.len() == into.len(), "a range of the weight");
+        self.widen(InstructionSet::current(), range.start, into);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use super::open::{self, argument_fault};
 use crate::Environment;
 use crate::cli::BenchArgs;
 use crate::fault::{Failure, Fault};
-use crate::plan::{DevicePlan, Plan};
+use crate::plan::{DevicePlan, Plan, agree};
 use crate::recipe::{self, BaseCompute};
 use crate::repositories::Repositories;
 use crate::terminal::{self, note, numbers, table};
@@ -94,18 +94,24 @@ impl Subject {
         let path = Path::new(&args.subject);
         let is_recipe = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
         if is_recipe {
+            if let Some(format) = args.quantize {
+                let fault = Fault::new("`--quantize` is for a model without a recipe");
+                return Err(Failure::bad_input(fault.help(format!("give `--set quantize={}`", format.name()))));
+            }
             let file = recipe::read(&PathBuf::from(&args.subject), &args.sets)?;
             let plan = Plan::resolve(&file, &Repositories::new(environment, args.json)?)?;
+            let compute = args.base_compute.unwrap_or(plan.model.base_compute);
+            agree(plan.model.quantize, compute).map_err(argument_fault)?;
             let seq = args.seq.unwrap_or(plan.data.max_seq_len);
-            let checkpointing = plan.checkpointing(seq);
-            let model = super::train::load(&plan, checkpointing)?;
-            let forecast = plan.memory(seq, checkpointing).map(|memory| memory.total());
+            let fit = plan.fit(seq);
+            let model = super::train::load(&plan, &fit)?;
+            let forecast = fit.memory.map(|memory| memory.total());
             let subject = Self::with(
                 args,
                 model,
                 plan.model.device,
-                args.base_compute.unwrap_or(plan.model.base_compute),
-                (plan.training.micro_batch_size * plan.training.gradient_accumulation_steps, plan.data.max_seq_len),
+                compute,
+                (plan.sequences(), plan.data.max_seq_len),
                 plan.training.optimizer.clone(),
             );
             return Ok(Self { forecast, ..subject });
@@ -113,13 +119,13 @@ impl Subject {
         let folder = open::find_model(&args.subject, environment)?;
         let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
         let files = WeightFiles::open(&folder).map_err(|error| open::input(&error))?;
-        let form = open::base_form(&files, device, args.dtype, args.quantize)?;
+        let asked = args.base_compute.unwrap_or_default();
+        let (form, compute) = open::base_form(&files, device, args.dtype, args.quantize, asked)?;
         let mut model = Model::load(&folder, form, &device.open()).map_err(|error| open::input(&error))?;
         let r = args.rank.unwrap_or(16);
         let lora = LoraConfig { r, alpha: 2.0 * r as f64, ..LoraConfig::default() };
         let layout = AdapterLayout::resolve(&model.config, AdapterKind::Lora, &lora, Tying::default());
         model.attach(&layout.map_err(|error| open::input(&error))?, 1);
-        let compute = device.compute(args.base_compute.unwrap_or_default()).map_err(argument_fault)?;
         let optimizer = OptimizerConfig {
             kind: OptimizerKind::Adamw,
             beta1: 0.9,

@@ -19,7 +19,7 @@ use crate::plan::{DevicePlan, stored_dtype};
 use crate::terminal::{self, note, progress};
 
 pub(crate) use proof::{Proof, Reference};
-pub(crate) use source::{Finished, Source};
+pub(crate) use source::{Finished, Source, held_facts};
 
 /// Makes an export of a run, or of a base and an adapter.
 ///
@@ -32,6 +32,7 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
         quantize: args.quantize,
         portable: args.portable,
         weights: args.weights,
+        onto: args.onto.onto,
         handler: args.handler,
         name: args.name.clone(),
         ..ExportConfig::new(args.target)
@@ -50,6 +51,7 @@ pub fn run(args: &ExportArgs, environment: &Environment) -> Result<(), Failure> 
             return Err(Failure::bad_input(fault.help("give `--run RUN`, or `--base MODEL` with `--adapter DIR`")));
         }
     };
+    let source = source.with_onto(&args.onto)?;
     let proof = if args.no_proof { Comparison::Skipped } else { Comparison::Made };
     let exported = match &bucket {
         None => source.export(config, &args.out, proof, args.json)?,
@@ -129,9 +131,15 @@ impl Export<'_> {
             let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
             export::write(&self.config, &inputs, self.out, &mut |at| progress(mib(at.done), mib(at.total)))
         });
-        let written = written.map_err(|error| export_failure(&error))?;
+        let mut written = written.map_err(|error| export_failure(&error))?;
         let drift = match self.reference {
-            Some(reference) => Some(Proof { config: &self.config, out: self.out, reference }.check(&written)?),
+            Some(reference) => {
+                let found = Proof { config: &self.config, out: self.out, reference }.check(&written)?;
+                if let Some(from_trained) = found.from_trained {
+                    written.compared_with_trained(from_trained);
+                }
+                Some(found.drift)
+            }
             None => None,
         };
         let report = written.publish(drift).map_err(|error| export_failure(&error))?;
@@ -161,7 +169,8 @@ impl Exported {
             Some(Form::Adapter | Form::MlxAdapter | Form::GgufAdapter) => format!("{target}, of {changed} tensors"),
             _ => target.to_owned(),
         };
-        format!("{}: {what}{drift}\n", self.out.display())
+        let trained = self.report.quantisation.as_ref().map_or(String::new(), |about| format!("\n  {}", about.words()));
+        format!("{}: {what}{drift}{trained}\n", self.out.display())
     }
 }
 
@@ -174,9 +183,10 @@ impl Source {
         comparison: Comparison,
         quiet: bool,
     ) -> Result<Exported, Failure> {
-        let reference = Reference::new(&self.base, self.adapter.as_deref(), &self.documents, DevicePlan::CPU);
+        let reference =
+            Reference::new(&self.base, self.adapter.as_deref(), &self.documents, DevicePlan::CPU, self.held);
         let export = Export {
-            config,
+            config: ExportConfig { held: self.held, ..config },
             base: &self.base,
             adapter: self.adapter.as_deref(),
             tokenizer: self.tokenizer.as_deref(),

@@ -14,7 +14,8 @@ use crate::terminal;
 /// # Errors
 /// An adapter that does not fit the base, a folder that cannot be written, a merged model that differs.
 pub fn run(args: &MergeArgs, environment: &Environment) -> Result<(), Failure> {
-    let source = Source::of_folders(&args.base, Some(&args.adapter), environment)?;
-    let config = ExportConfig { dtype: stored_dtype(args.dtype).map(Into::into), ..ExportConfig::new(Target::Merged) };
+    let source = Source::of_folders(&args.base, Some(&args.adapter), environment)?.with_onto(&args.onto)?;
+    let dtype = stored_dtype(args.dtype).map(Into::into);
+    let config = ExportConfig { dtype, onto: args.onto.onto, ..ExportConfig::new(Target::Merged) };
     terminal::print(&source.export(config, &args.out, Comparison::Made, false)?.line())
 }

@@ -7,7 +7,7 @@ use rankine_data::TextTokenizer;
 use rankine_hub::ModelPart;
 use rankine_models::adapter_file::read_adapter;
 use rankine_models::generate::{GenerateConfig, eos_token_ids};
-use rankine_models::model::{BaseForm, Model};
+use rankine_models::model::{BaseForm, Model, Residency};
 use rankine_models::sampling::Sampling;
 use rankine_models::weights::WeightFiles;
 use serde::de::DeserializeOwned;
@@ -17,8 +17,8 @@ use crate::Environment;
 use crate::base;
 use crate::cli::{ModelArgs, SamplingArgs};
 use crate::fault::{BadInput, Failure, Fault, chain};
-use crate::plan::{DevicePlan, data_failure, held_dtype, trained_model};
-use crate::recipe::{Dtype, Quantize};
+use crate::plan::{DevicePlan, agree, data_failure, held_dtype, trained_model};
+use crate::recipe::{BaseCompute, Dtype, Quantize};
 use crate::repositories::Repositories;
 use crate::terminal::{note, numbers};
 
@@ -40,7 +40,7 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     }
     let device = DevicePlan::parse(&args.device).map_err(argument_fault)?;
     let files = WeightFiles::open(&folder).map_err(|error| input(&error))?;
-    let form = base_form(&files, device, args.dtype, args.quantize)?;
+    let (form, compute) = base_form(&files, device, args.dtype, args.quantize, args.base_compute)?;
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }
@@ -49,20 +49,24 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
         attach(&mut model, path)?;
     }
     let eos_token_ids = stop_tokens(&folder, &tokenizer);
-    model.set_compute(device.compute(args.base_compute).map_err(argument_fault)?.into());
+    model.set_compute(compute.into());
     Ok(Opened { model, tokenizer, eos_token_ids, device })
 }
 
-/// How a base is held, as the arguments say.
+/// How a base is held and multiplied with, as the arguments say.
 pub(crate) fn base_form(
     files: &WeightFiles,
     device: DevicePlan,
     dtype: Dtype,
     quantize: Option<Quantize>,
-) -> Result<BaseForm, Failure> {
+    base_compute: BaseCompute,
+) -> Result<(BaseForm, BaseCompute), Failure> {
     let dtype = device.dtype(dtype, held_dtype(files, device)).map_err(argument_fault)?;
     let quantize = quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?;
-    Ok(BaseForm { dtype, quantize: quantize.map(Into::into) })
+    let compute = device.compute(base_compute).map_err(argument_fault)?;
+    agree(quantize, compute).map_err(argument_fault)?;
+    let form = BaseForm { dtype, quantize: quantize.map(Into::into), residency: Residency::Memory };
+    Ok((form, compute))
 }
 
 /// Attaches the adapter of a folder; a run's folder means the adapter in it.

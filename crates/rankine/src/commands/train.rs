@@ -27,7 +27,7 @@ use crate::Environment;
 use crate::cli::TrainArgs;
 use crate::fault::{Failure, Fault, chain};
 use crate::lock::{self, Provenance};
-use crate::plan::{Forecast, GradientCheckpointing, Plan, Prepared, data_failure, is_chat, refuse};
+use crate::plan::{Fit, Forecast, Plan, Prepared, data_failure, is_chat, refuse};
 use crate::recipe::{self, BaseCompute};
 use crate::repositories::Repositories;
 use crate::terminal::training::Reporter;
@@ -64,7 +64,7 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
         return Err(Failure::bad_input(fault));
     }
-    let mut model = load(&plan, prepared.forecast.gradient_checkpointing)?;
+    let mut model = load(&plan, &prepared.forecast.fit)?;
     if plan.model.base_compute != BaseCompute::F32 {
         let error = round_base(&mut model, &plan, &prepared).map_err(data_failure)?;
         if !args.quiet {
@@ -115,7 +115,7 @@ impl Run<'_> {
             seed: training.seed,
             eval_steps: forecast.eval_steps,
             piece_tokens: plan.model.device.piece_tokens(),
-            eval_batch_size: training.micro_batch_size,
+            eval_batch_size: forecast.fit.micro_batch_size,
             save_steps: Some(forecast.save_steps),
             save_total_limit: Some(training.save_total_limit),
             early_stopping_patience: training.early_stopping_patience,
@@ -187,7 +187,7 @@ impl Run<'_> {
         }
         let base = if full { &outcome.path } else { &plan.model.folder };
         let adapter = (!full).then_some(outcome.path.as_path());
-        let reference = Reference::new(base, adapter, &finished.documents, plan.model.device);
+        let reference = Reference::new(base, adapter, &finished.documents, plan.model.device, plan.model.held());
         let mut exported = Vec::new();
         for asked in &plan.output.export {
             let export = Export {
@@ -225,7 +225,7 @@ impl Run<'_> {
 
     fn new_export<'e>(&'e self, config: ExportConfig, out: &'e Path, finished: &'e Finished) -> Export<'e> {
         Export {
-            config,
+            config: ExportConfig { held: self.plan.model.held(), ..config },
             base: &self.plan.model.folder,
             adapter: None,
             tokenizer: None,
@@ -278,14 +278,15 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
 }
 
 /// The base with the plan's adapter on it, multiplied in f32.
-pub(super) fn load(plan: &Plan, checkpointing: GradientCheckpointing) -> Result<Model, Failure> {
+pub(super) fn load(plan: &Plan, fit: &Fit) -> Result<Model, Failure> {
     let model = &plan.model;
-    let mut loaded = Model::load(&model.folder, model.form(), &model.device.open()).map_err(|error| input(&error))?;
+    let mut loaded =
+        Model::load(&model.folder, model.form(fit.residency), &model.device.open()).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),
     }
-    loaded.set_gradient_checkpointing(|layer| checkpointing.again(layer));
+    loaded.set_gradient_checkpointing(|layer| fit.gradient_checkpointing.again(layer));
     Ok(loaded)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rankine_hub::{ModelPart, split_revision};
 use rankine_models::companions::Companions;
 use rankine_models::config::DecoderConfig;
-use rankine_models::model::BaseForm;
+use rankine_models::model::{BaseForm, Residency};
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
 use rankine_nn::lora::AdapterKind;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::device::{self, Backend, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
-use crate::recipe::{BaseCompute, Quantize};
+use crate::recipe::{BaseCompute, BaseResidency, Quantize};
 use crate::repositories::Found;
 
 /// The base model.
@@ -50,6 +50,11 @@ pub struct ModelPlan {
     pub base_compute: BaseCompute,
     /// How the linear layers are held in fewer bits, if they are.
     pub quantize: Option<Quantize>,
+    /// Where the linear layers are, as the recipe says it.
+    pub base_residency: BaseResidency,
+    /// Whether they could be left in their files.
+    #[serde(skip)]
+    pub can_stream: bool,
     /// Where it runs.
     pub device: DevicePlan,
     /// Its shape.
@@ -63,9 +68,14 @@ impl ModelPlan {
         if self.local { self.folder.display().to_string() } else { split_revision(&self.reference).0.to_owned() }
     }
 
-    /// How the base is held.
-    pub(crate) fn form(&self) -> BaseForm {
-        BaseForm { dtype: self.dtype, quantize: self.quantize.map(Into::into) }
+    /// How the base is held, where that is decided.
+    pub(crate) fn form(&self, residency: Residency) -> BaseForm {
+        BaseForm { dtype: self.dtype, quantize: self.quantize.map(Into::into), residency }
+    }
+
+    /// How the base is held, where that is in fewer bits.
+    pub(crate) fn held(&self) -> Option<BaseForm> {
+        self.quantize.map(|_| self.form(Residency::Memory))
     }
 
     /// What another command is given to use the same model.
@@ -175,6 +185,13 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         asked
     });
     let quantize = quantize(decider, device, base_compute);
+    let base_residency = decider.file.recipe.base_residency.unwrap_or_default();
+    let streamed = streamed(decider, &files, device, dtype, base_compute);
+    if let Err((what, help)) = &streamed
+        && base_residency == BaseResidency::Stream
+    {
+        decider.fault("base_residency", format!("`base_residency: stream`: {what}"), help);
+    }
     let names = files.shards().iter().filter_map(|shard| shard.path().file_name());
     Some(ModelPlan {
         reference,
@@ -190,6 +207,8 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         dtype,
         base_compute,
         quantize,
+        base_residency,
+        can_stream: streamed.is_ok(),
         device,
         config,
         folder,
@@ -202,18 +221,61 @@ fn quantize(decider: &mut Decider<'_>, device: DevicePlan, base_compute: BaseCom
     if let Err((what, help)) = device.quantize(quantize) {
         decider.fault("quantize", format!("`quantize`: {what}"), help);
     }
-    if base_compute != BaseCompute::F32 {
-        let what = format!(
-            "`base_compute: {}` keeps integers of every weight, which `quantize` is to save",
-            base_compute.name()
-        );
-        decider.fault("base_compute", what, "leave one of the two out");
+    if let Err((what, help)) = agree(Some(quantize), base_compute) {
+        decider.fault("base_compute", what, help);
     }
     if decider.file.recipe.adapter == Some(AdapterKind::Full) {
         let what = "`quantize`: with `adapter: full` every weight is trained, and a quantised one cannot be";
         decider.fault("quantize", what.to_owned(), "train a LoRA adapter, or leave `quantize` out");
     }
     Some(quantize)
+}
+
+/// Whether the linear layers can be left in their files.
+///
+/// # Errors
+/// Where they cannot: what, and what to do.
+fn streamed(
+    decider: &Decider<'_>,
+    files: &WeightFiles,
+    device: DevicePlan,
+    dtype: StoredDtype,
+    base_compute: BaseCompute,
+) -> Result<(), (String, String)> {
+    let recipe = &decider.file.recipe;
+    let one_of_two = || "leave one of the two out".to_owned();
+    if device.backend != Backend::Cpu {
+        let what = format!("weights are read from their files on the CPU alone, and the device is {device}");
+        return Err((what, "leave it out, or use `device: cpu`".to_owned()));
+    }
+    if recipe.quantize.is_some() {
+        return Err(("`quantize` makes other values of the weights, which are in no file".to_owned(), one_of_two()));
+    }
+    if base_compute != BaseCompute::F32 {
+        let way = base_compute.name();
+        return Err((format!("`base_compute: {way}` keeps integers of every weight in memory"), one_of_two()));
+    }
+    if recipe.adapter == Some(AdapterKind::Full) {
+        let what = "with `adapter: full` every weight is trained, and is in memory for that".to_owned();
+        return Err((what, "train a LoRA adapter, or leave `base_residency` out".to_owned()));
+    }
+    match files.not_streamable(dtype) {
+        None => Ok(()),
+        Some(reason) => Err((reason, "leave `base_residency` and `dtype` out, or convert the base".to_owned())),
+    }
+}
+
+/// Whether a base can be held and multiplied with so.
+///
+/// # Errors
+/// Where the two contradict each other: what, and what to do.
+pub(crate) fn agree(quantize: Option<Quantize>, base_compute: BaseCompute) -> Result<(), (String, String)> {
+    if quantize.is_none() || base_compute == BaseCompute::F32 {
+        return Ok(());
+    }
+    let way = base_compute.name();
+    let what = format!("`base_compute: {way}` keeps integers of every weight, which `quantize` is to save");
+    Err((what, "leave one of the two out".to_owned()))
 }
 
 fn find(decider: &mut Decider<'_>, reference: &str, revision: Option<&str>, part: ModelPart) -> Option<Found> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rankine_export::{ExportConfig, Form};
+use rankine_export::{ExportConfig, Form, Onto};
 use rankine_nn::lora::AdapterKind;
 use rankine_train::checkpoint::Checkpoint;
 use serde::Serialize;
@@ -71,6 +71,7 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<
             quantize: asked.quantize,
             portable: asked.portable.unwrap_or_default(),
             weights: asked.weights.unwrap_or_default(),
+            onto: asked.onto.unwrap_or_default(),
             handler: asked.handler.unwrap_or_default(),
             name: asked.name,
             ..ExportConfig::new(asked.target)
@@ -79,6 +80,9 @@ pub(super) fn decide(decider: &mut Decider<'_>, model: Option<&Path>) -> Option<
             let what = format!("`{path}`: `adapter: full` has no adapter to export");
             decider.fault(&path, what, "leave it out: the trained model itself is written to `model` in `output_dir`");
             continue;
+        }
+        if config.onto == Onto::Quantised && recipe.quantize.is_none() {
+            decider.without(&format!("{path}.onto"), "the base is not held in fewer bits");
         }
         for unused in config.unused() {
             decider.without(&format!("{path}.{}", unused.setting), unused.reason);

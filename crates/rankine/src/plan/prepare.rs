@@ -8,11 +8,10 @@ use rankine_data::{
     TokenizeConfig, TokenizeReport, Tokenized, split_validation, tokenize_records, tokenize_stored,
 };
 use rankine_train::config::ScheduleConfig;
-use rankine_train::memory::MemoryForecast;
 use serde::Serialize;
 
 use super::proof::{nothing_left, refuse};
-use super::{GradientCheckpointing, Plan, Validation};
+use super::{Fit, Plan, Validation};
 use crate::base;
 use crate::fault::{Failure, Fault, chain};
 
@@ -58,12 +57,9 @@ pub struct Forecast {
     pub chat_template: Option<String>,
     /// Fills rows up.
     pub pad_id: u32,
-    /// Which layers compute their activations again; `auto` is decided here, once.
-    #[serde(skip)]
-    pub gradient_checkpointing: GradientCheckpointing,
-    /// What the run will hold; of a device other than the CPU nobody knows.
-    #[serde(skip)]
-    pub memory: Option<MemoryForecast>,
+    /// How it is fitted into memory.
+    #[serde(flatten)]
+    pub fit: Fit,
 }
 
 /// One dataset as it was found.
@@ -156,13 +152,15 @@ impl Plan {
         }
         let pad_id = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
         let weights = self.data.datasets.iter().map(|dataset| dataset.weight.unwrap_or(1.0)).collect();
+        let fit = self.fit(self.longest(&train.report));
         let (loader, train_examples) = match self.data.stream {
             None => {
                 let count = examples.len();
-                (Loader::new(examples, weights, self.loader_config(pad_id)), count)
+                (Loader::new(examples, weights, self.loader_config(pad_id, &fit)), count)
             }
             Some(buffer) => {
-                let loader = self.stream(buffer, (examples, known), pad_id, &mut forecasts)?;
+                let loader =
+                    self.stream(buffer, (examples, known), self.loader_config(pad_id, &fit), &mut forecasts)?;
                 let trained = forecasts.iter().filter(|dataset| !dataset.validation);
                 (loader, trained.map(|dataset| dataset.records).sum())
             }
@@ -171,8 +169,6 @@ impl Plan {
         let evaluates = !validation.is_empty() || !self.training.sample_prompts.is_empty();
         let eval_steps = evaluates.then(|| self.training.eval_steps.unwrap_or(steps_per_epoch));
         let has_chats = forecasts.iter().any(|dataset| is_chat(dataset.record_type));
-        let longest = self.longest(&train.report);
-        let gradient_checkpointing = self.checkpointing(longest);
         let forecast = Forecast {
             train: train.report,
             validation: validation_report,
@@ -185,8 +181,7 @@ impl Plan {
             save_steps: self.training.save_steps.or(eval_steps).unwrap_or(steps_per_epoch),
             chat_template: has_chats.then(|| self.template_source()),
             pad_id,
-            gradient_checkpointing,
-            memory: self.memory(longest, gradient_checkpointing),
+            fit,
             datasets: forecasts,
         };
         Ok(Prepared { tokenizer, loader, validation, forecast, proof })
@@ -207,10 +202,10 @@ impl Plan {
         }
     }
 
-    pub(super) fn loader_config(&self, pad_id: u32) -> LoaderConfig {
+    fn loader_config(&self, pad_id: u32, fit: &Fit) -> LoaderConfig {
         LoaderConfig {
-            micro_batch_size: self.training.micro_batch_size,
-            gradient_accumulation_steps: self.training.gradient_accumulation_steps,
+            micro_batch_size: fit.micro_batch_size,
+            gradient_accumulation_steps: fit.gradient_accumulation_steps,
             max_seq_len: self.data.max_seq_len,
             packing: self.data.packing,
             shuffle: self.data.shuffle,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rankine_models::attach::AdapterLayout;
+use rankine_models::model::Residency;
 use rankine_nn::lora::AdapterKind;
 use rankine_train::config::OptimizerKind;
 use rankine_train::memory::MemoryForecast;
@@ -10,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::device::dtype_name;
 use super::{Forecast, GradientCheckpointing, Plan, Validation};
-use crate::recipe::BaseCompute;
+use crate::recipe::{BaseCompute, BaseResidency, MicroBatchSize};
 use crate::terminal::numbers::{bytes, count, counted, float, percent};
 use crate::terminal::table::columns;
 
@@ -41,7 +42,7 @@ impl Plan {
                 })
             })
             .collect();
-        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": forecast.memory})
+        json!({"plan": self, "forecast": forecast, "trained": trained, "memory": forecast.fit.memory})
     }
 
     fn model_rows(&self, row: &mut impl FnMut(&str, String)) {
@@ -173,23 +174,29 @@ impl Plan {
             Some(_) => "max_steps".to_owned(),
             None => format!("{} x {} an epoch", float(training.epochs), count(forecast.steps_per_epoch)),
         };
-        let sequences = training.micro_batch_size * training.gradient_accumulation_steps;
+        let fit = &forecast.fit;
+        let sequences = fit.micro_batch_size * fit.gradient_accumulation_steps;
+        let by = if matches!(training.micro_batch_size, MicroBatchSize::Auto(_)) { " (auto)" } else { "" };
         row("steps", format!("{} ({length})", count(forecast.total_steps)));
         row(
             "batch",
             format!(
-                "{} a step (micro_batch_size {} x gradient_accumulation_steps {})",
+                "{} a step (micro_batch_size {}{by} x gradient_accumulation_steps {})",
                 counted(sequences, "sequence"),
-                training.micro_batch_size,
-                training.gradient_accumulation_steps
+                fit.micro_batch_size,
+                fit.gradient_accumulation_steps
             ),
         );
-        let (asked, decided) = (training.gradient_checkpointing, forecast.gradient_checkpointing);
+        let (asked, decided) = (training.gradient_checkpointing, fit.gradient_checkpointing);
         if asked != GradientCheckpointing::None {
             let by = if asked == GradientCheckpointing::Auto { " (auto)" } else { "" };
             row("", format!("activations computed again: {decided}{by}"));
         }
-        if let Some(memory) = forecast.memory {
+        if fit.residency == Residency::Stream {
+            let by = if self.model.base_residency == BaseResidency::Auto { " (auto)" } else { "" };
+            row("", format!("the base's linear layers stay in their files{by}"));
+        }
+        if let Some(memory) = fit.memory {
             row("memory", format!("about {} at its peak", bytes(memory.total())));
             let MemoryForecast { base, trained, optimizer, activations, scratch, program } = memory;
             let [base, trained, optimizer, activations, scratch, program] =

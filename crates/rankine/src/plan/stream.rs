@@ -1,7 +1,7 @@
 //! The plan's data, where it is read while it is trained on.
 
 use rankine_data::proof::HeldOut;
-use rankine_data::{Examples, Loader, StreamSource};
+use rankine_data::{Examples, Loader, LoaderConfig, StreamSource};
 
 use super::Plan;
 use super::prepare::{DatasetForecast, data_failure, open_all};
@@ -15,7 +15,7 @@ impl Plan {
         &self,
         buffer: usize,
         (first, held_out): (Examples, HeldOut),
-        pad_id: u32,
+        config: LoaderConfig,
         forecasts: &mut [DatasetForecast],
     ) -> Result<Loader, Failure> {
         let datasets = open_all(&self.data.datasets)?;
@@ -31,6 +31,6 @@ impl Plan {
             checks: self.proof_config(),
             held_out,
         };
-        Loader::streaming(source, self.loader_config(pad_id)).map_err(data_failure)
+        Loader::streaming(source, config).map_err(data_failure)
     }
 }

@@ -1,10 +1,13 @@
 //! How it is trained: numbers, and what contradicts what.
 
+use std::num::NonZeroUsize;
+
 use rankine_nn::lora::AdapterKind;
 use rankine_train::config::{LrScheduler, OptimizerConfig, OptimizerKind};
 use serde::Serialize;
 
 use super::{Backend, Decider, DevicePlan, defaults};
+use crate::recipe::MicroBatchSize;
 
 /// How it is trained. What depends on the number of records is decided when they are known ([`super::Forecast`]).
 #[derive(Debug, Serialize)]
@@ -13,8 +16,8 @@ pub struct TrainingPlan {
     pub epochs: f64,
     /// Steps, whatever `epochs` says.
     pub max_steps: Option<usize>,
-    /// Sequences a pass.
-    pub micro_batch_size: usize,
+    /// Sequences a pass; `auto` is decided when their lengths are known.
+    pub micro_batch_size: MicroBatchSize,
     /// Passes a step.
     pub gradient_accumulation_steps: usize,
     /// The peak.
@@ -73,7 +76,7 @@ impl GradientCheckpointing {
     /// Whether layer `index` does.
     pub fn again(self, index: usize) -> bool {
         match self {
-            // `Plan::checkpointing` decides `auto`.
+            // `Plan::fit` decides `auto`.
             Self::None | Self::Auto => false,
             Self::Block => true,
             Self::Every(count) => (index + 1).is_multiple_of(count),
@@ -135,6 +138,17 @@ fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>)
     found
 }
 
+fn micro_batch_size(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> MicroBatchSize {
+    let default = || NonZeroUsize::new(defaults::MICRO_BATCH_SIZE).unwrap_or(NonZeroUsize::MIN);
+    let asked = decider.file.recipe.micro_batch_size.unwrap_or_else(|| MicroBatchSize::Sequences(default()));
+    let auto = matches!(asked, MicroBatchSize::Auto(_));
+    if let Some(device) = device.filter(|device| auto && device.backend != Backend::Cpu) {
+        let what = format!("`micro_batch_size: auto` is for the CPU, and the device is {device}");
+        decider.fault("micro_batch_size", what, "give a number");
+    }
+    asked
+}
+
 pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> Option<TrainingPlan> {
     let faults = decider.faults.len();
     let recipe = decider.file.recipe.clone();
@@ -163,10 +177,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> O
             decider.fault(&path, format!("`{path}` is empty"), "give a text to go on from, or leave it out");
         }
     }
+    let micro_batch_size = micro_batch_size(decider, device);
     (decider.faults.len() == faults).then_some(TrainingPlan {
         epochs,
         max_steps: recipe.max_steps,
-        micro_batch_size: recipe.micro_batch_size.unwrap_or(defaults::MICRO_BATCH_SIZE),
+        micro_batch_size,
         gradient_accumulation_steps: recipe
             .gradient_accumulation_steps
             .unwrap_or(defaults::GRADIENT_ACCUMULATION_STEPS),

@@ -3,9 +3,9 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use rankine_export::{ExportConfig, ReadBack, WrittenExport};
+use rankine_export::{ExportConfig, Form, Onto, ReadBack, WrittenExport};
 use rankine_models::drift::{Drift, Logits};
-use rankine_models::model::Model;
+use rankine_models::model::{BaseForm, Model, Residency};
 use rankine_models::weights::{StoredDtype, WeightFiles};
 
 use super::export_failure;
@@ -20,7 +20,27 @@ pub(crate) struct Reference<'a> {
     adapter: Option<&'a Path>,
     documents: &'a [Vec<u32>],
     device: DevicePlan,
-    logits: OnceCell<Logits>,
+    /// How the base was held in training, where that was in fewer bits.
+    held: Option<BaseForm>,
+    of_base: OnceCell<Logits>,
+    of_held: OnceCell<Logits>,
+}
+
+/// Which base an export is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// As it is stored.
+    Stored,
+    /// As it was held in training.
+    Held(BaseForm),
+}
+
+/// How far an export is.
+pub(crate) struct Compared {
+    /// From the base that it belongs to, with the adapter.
+    pub(crate) drift: Drift,
+    /// From what was trained, where the base was held in fewer bits.
+    pub(crate) from_trained: Option<Drift>,
 }
 
 impl<'a> Reference<'a> {
@@ -29,39 +49,48 @@ impl<'a> Reference<'a> {
         adapter: Option<&'a Path>,
         documents: &'a [Vec<u32>],
         device: DevicePlan,
+        held: Option<BaseForm>,
     ) -> Self {
-        Self { base, adapter, documents, device, logits: OnceCell::new() }
+        Self { base, adapter, documents, device, held, of_base: OnceCell::new(), of_held: OnceCell::new() }
     }
 
-    fn logits(&self) -> Result<&Logits, Failure> {
-        if let Some(logits) = self.logits.get() {
+    fn logits(&self, basis: Basis) -> Result<&Logits, Failure> {
+        let cell = match basis {
+            Basis::Stored => &self.of_base,
+            Basis::Held(_) => &self.of_held,
+        };
+        if let Some(logits) = cell.get() {
             return Ok(logits);
         }
-        let mut model = self.load(self.base)?;
+        let mut model = self.load(self.base, basis)?;
         if let Some(adapter) = self.adapter {
             open::attach(&mut model, adapter)?;
         }
         let logits = Logits::of(&model, self.documents);
-        Ok(self.logits.get_or_init(|| logits))
+        Ok(cell.get_or_init(|| logits))
     }
 
-    fn load(&self, folder: &Path) -> Result<Model, Failure> {
-        let dtype = match self.device.backend {
-            Backend::Cpu => held_exactly(folder),
+    fn load(&self, folder: &Path, basis: Basis) -> Result<Model, Failure> {
+        let form = match (basis, self.device.backend) {
+            (Basis::Held(form), _) => form,
+            (Basis::Stored, Backend::Cpu) => held_exactly(folder),
             // Others calculate in the type of the weights.
-            _ => StoredDtype::F32,
+            (Basis::Stored, _) => StoredDtype::F32.into(),
         };
-        Model::load(folder, dtype, &self.device.open()).map_err(|error| open::input(&error))
+        Model::load(folder, form, &self.device.open()).map_err(|error| open::input(&error))
     }
 }
 
-/// The smallest type that holds every matrix of a model as it is stored. The CPU calculates in f32 whatever the type.
-fn held_exactly(folder: &Path) -> StoredDtype {
-    let Ok(files) = WeightFiles::open(folder) else { return StoredDtype::F32 };
+/// The smallest type that holds every matrix of a model as it is stored, left in its files where that can be: what is
+/// compared need not fit into memory. The CPU calculates in f32 whatever the type.
+fn held_exactly(folder: &Path) -> BaseForm {
+    let Ok(files) = WeightFiles::open(folder) else { return StoredDtype::F32.into() };
     let matrices = || files.names().filter_map(|name| files.get(name)).filter(|tensor| tensor.shape.len() > 1);
     let halves = [StoredDtype::BF16, StoredDtype::F16];
     let same = |dtype: &StoredDtype| matrices().all(|tensor| tensor.dtype == *dtype && !tensor.is_quantised());
-    halves.into_iter().find(same).unwrap_or(StoredDtype::F32)
+    let dtype = halves.into_iter().find(same).unwrap_or(StoredDtype::F32);
+    let residency = if files.not_streamable(dtype).is_none() { Residency::Stream } else { Residency::Memory };
+    BaseForm { residency, ..dtype.into() }
 }
 
 /// The comparison of one export.
@@ -72,14 +101,21 @@ pub(crate) struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// Compares what `written` holds with the reference, both in f32.
-    pub(crate) fn check(&self, written: &WrittenExport) -> Result<Drift, Failure> {
+    /// Compares what `written` holds with the reference, both in f32. A base that was held in fewer bits is what an
+    /// adapter belongs to and a merge onto those bits; a merge onto the base as it is stored must be that base with the
+    /// adapter, and how far it is from what was trained is told.
+    pub(crate) fn check(&self, written: &WrittenExport) -> Result<Compared, Failure> {
         let reference = self.reference;
-        let expected = reference.logits()?;
+        let held = reference.held.map(Basis::Held);
+        let onto_stored = self.config.form() == Form::Model && self.config.onto == Onto::Full;
+        let basis = held.filter(|_| !onto_stored).unwrap_or(Basis::Stored);
+        // Before the export is loaded: two models would be in memory.
+        let expected = reference.logits(basis)?;
+        let trained = held.map(|held| reference.logits(held)).transpose()?;
         let (model, dtype) = match written.read_back().map_err(|error| export_failure(&error))? {
-            ReadBack::Model(folder) => (reference.load(&folder)?, self.written_dtype()),
+            ReadBack::Model(folder) => (reference.load(&folder, Basis::Stored)?, self.written_dtype()),
             ReadBack::Adapter(adapter) => {
-                let mut model = reference.load(reference.base)?;
+                let mut model = reference.load(reference.base, basis)?;
                 model.attach_file(&adapter).map_err(|error| {
                     Failure::Failed(Fault::new(format!("what was written for {}: {error}", self.out.display())))
                 })?;
@@ -87,6 +123,10 @@ impl Proof<'_> {
             }
         };
         let drift = expected.drift(&model);
+        let from_trained = match trained {
+            Some(trained) if basis == Basis::Stored => Some(trained.drift(&model)),
+            other => other.map(|_| drift),
+        };
         let limit = match self.config.quantize {
             // Any finite difference: how much is lost is for the reader of the figures to judge.
             Some(_) => f32::MAX,
@@ -94,7 +134,7 @@ impl Proof<'_> {
         };
         // Written so that a difference that is not a number is refused, too.
         if drift.max_abs <= limit {
-            return Ok(drift);
+            return Ok(Compared { drift, from_trained });
         }
         let fault = Fault::new(format!(
             "the {} differs from base and adapter by {:.2e} in a logit, and {limit:.2e} is the most that rounding \

@@ -3,15 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rankine_export::CardFacts;
-use rankine_models::adapter_file::read_config;
+use rankine_export::{CardFacts, Onto};
+use rankine_models::adapter_file::AdapterFile;
+use rankine_models::model::BaseForm;
+use rankine_models::weights::{StoredDtype, WeightFiles};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::Environment;
 use crate::base;
+use crate::cli::OntoArgs;
 use crate::commands::open;
 use crate::fault::{Failure, Fault, chain};
+use crate::plan::usual_dtype;
+use crate::recipe::Quantize;
 
 /// Text on which an export is compared where no held-out text is known: prose, code, other scripts, numbers.
 const SAMPLES: [&str; 4] = [
@@ -23,6 +28,10 @@ const SAMPLES: [&str; 4] = [
 ];
 /// Tokens of each that are compared.
 const SAMPLE_TOKENS: usize = 128;
+
+/// The names under which an adapter's metadata says how its base was held.
+const QUANTIZE: &str = "quantize";
+const DTYPE: &str = "dtype";
 
 /// What a run leaves for later exports: `finished.json` in its folder.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -67,6 +76,8 @@ pub(crate) struct Source {
     pub(crate) facts: CardFacts,
     pub(crate) chat_template: Option<String>,
     pub(crate) documents: Vec<Vec<u32>>,
+    /// How the base was held in training, where that was in fewer bits.
+    pub(crate) held: Option<BaseForm>,
 }
 
 impl Source {
@@ -82,9 +93,9 @@ impl Source {
         let finished = Finished::read(run)?.unwrap_or_default();
         let (model, adapter) = (run.join("model"), run.join("adapter"));
         let mut source = if model.join("config.json").is_file() && !adapter.is_dir() {
-            Self::of_paths(model, None)
+            Self::of_paths(model, None)?
         } else if adapter.join("adapter_config.json").is_file() {
-            Self::of_paths(planned_base(&plan["plan"]["model"], environment)?, Some(adapter))
+            Self::of_paths(planned_base(&plan["plan"]["model"], environment)?, Some(adapter))?
         } else {
             let what = format!("{} has neither an adapter nor a model: the run did not end", run.display());
             return refuse(what, "go on with it: `rankine train RECIPE --resume`");
@@ -99,21 +110,35 @@ impl Source {
     pub(crate) fn of_folders(name: &str, adapter: Option<&Path>, environment: &Environment) -> Result<Self, Failure> {
         let base = open::find_model(name, environment)?;
         let adapter = adapter.map(open::adapter_folder);
-        if let Some(adapter) = &adapter {
-            read_config(adapter).map_err(|error| open::input(&error))?;
-        }
-        let mut source = Self::of_paths(base, adapter);
+        let mut source = Self::of_paths(base, adapter)?;
         if source.adapter.is_none() {
             source.facts.base_model = Some(rankine_hub::split_revision(name).0.to_owned());
         }
         source.with_documents()
     }
 
-    fn of_paths(base: PathBuf, adapter: Option<PathBuf>) -> Self {
+    /// What `--onto` and `--trained-on` say, beside what the adapter says of itself.
+    ///
+    /// # Errors
+    /// A base in fewer bits that is asked for and was none.
+    pub(crate) fn with_onto(mut self, args: &OntoArgs) -> Result<Self, Failure> {
+        if let Some(format) = args.trained_on {
+            let files = WeightFiles::open(&self.base).map_err(|error| open::input(&error))?;
+            self.held = Some(in_bits(usual_dtype(&files), format));
+        }
+        if args.onto == Onto::Quantised && self.held.is_none() {
+            let fault = Fault::new("`--onto quantised`: nothing says that the base was held in fewer bits in training");
+            return Err(Failure::bad_input(fault.help("leave it out, or say how: `--trained-on nf4`")));
+        }
+        Ok(self)
+    }
+
+    fn of_paths(base: PathBuf, adapter: Option<PathBuf>) -> Result<Self, Failure> {
+        let held = adapter.as_deref().map(|adapter| held(&base, adapter)).transpose()?.flatten();
         // An adapter that brings a tokenizer was trained with that one.
         let tokenizer = adapter.clone().filter(|adapter| adapter.join("tokenizer.json").is_file());
         let facts = CardFacts::default();
-        Self { base, adapter, tokenizer, facts, chat_template: None, documents: Vec::new() }
+        Ok(Self { base, adapter, tokenizer, facts, chat_template: None, documents: Vec::new(), held })
     }
 
     /// With text to compare on: the samples as the tokenizer has them where there is no held-out text; plain ids where
@@ -135,6 +160,29 @@ impl Source {
         };
         Ok(self)
     }
+}
+
+/// What a card and the metadata of an adapter say of a base that was held in fewer bits.
+pub(crate) fn held_facts(form: BaseForm) -> Vec<(String, String)> {
+    let Some(format) = form.quantize else { return Vec::new() };
+    vec![(QUANTIZE.to_owned(), format.name().to_owned()), (DTYPE.to_owned(), form.dtype.name().to_owned())]
+}
+
+/// The same read again from an adapter's metadata.
+fn held(base: &Path, adapter: &Path) -> Result<Option<BaseForm>, Failure> {
+    let adapter = AdapterFile::open(adapter).map_err(|error| open::input(&error))?;
+    let says = |name: &str| adapter.metadata().get(&format!("rankine.{name}"));
+    let Some(word) = says(QUANTIZE) else { return Ok(None) };
+    let format: Quantize = open::parse_word("the adapter's metadata: rankine.quantize", word)?;
+    let dtype = match says(DTYPE).and_then(|name| StoredDtype::from_name(name)) {
+        Some(dtype) => dtype,
+        None => usual_dtype(&WeightFiles::open(base).map_err(|error| open::input(&error))?),
+    };
+    Ok(Some(in_bits(dtype, format)))
+}
+
+fn in_bits(dtype: StoredDtype, format: Quantize) -> BaseForm {
+    BaseForm { quantize: Some(format.into()), ..dtype.into() }
 }
 
 /// The base of a run: where it was, else by its name on the Hub.

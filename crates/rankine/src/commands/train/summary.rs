@@ -9,7 +9,7 @@ use rankine_train::run::Outcome;
 use serde::Serialize;
 
 use super::Sample;
-use crate::commands::export::{Exported, divergence};
+use crate::commands::export::{Exported, divergence, held_facts};
 use crate::lock::Provenance;
 use crate::plan::{DatasetForecast, Forecast, Plan, Prepared};
 use crate::terminal::note;
@@ -82,6 +82,9 @@ pub(super) fn summary(plan: &Plan, outcome: &Outcome, samples: &[Sample], export
             format!(", largest difference of a logit from base and adapter {:.1e}", drift.max_abs)
         });
         text.push_str(&format!("wrote {}{drift}\n", export.out.display()));
+        if let Some(about) = &export.report.quantisation {
+            text.push_str(&format!("  {}\n", about.words()));
+        }
     }
     let run = match plan.adapter.kind {
         AdapterKind::Full => format!("rankine generate {adapter} --prompt \"...\""),
@@ -132,6 +135,6 @@ pub(super) fn facts(plan: &Plan, forecast: &Forecast, outcome: &Outcome, provena
         eval_loss_before: outcome.baseline.map(|evaluation| evaluation.loss),
         eval_loss: evaluation(outcome).map(|evaluation| evaluation.loss),
         figures: Vec::new(),
-        provenance: provenance.facts(),
+        provenance: [provenance.facts(), plan.model.held().map(held_facts).unwrap_or_default()].concat(),
     }
 }
