@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rankine_models::adapter_file::AdapterFile;
 use rankine_models::drift::Drift;
 use rankine_models::model::BaseForm;
-use rankine_models::weights::WeightFiles;
+use rankine_models::weights::{StoredDtype, WeightFiles, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ExportError;
@@ -99,20 +99,25 @@ fn compare(held: BaseForm, inputs: &ExportInputs<'_>) -> Result<BTreeMap<String,
 }
 
 impl Apart {
-    /// One tensor is in memory whole, and a block of the other.
+    /// One tensor is in memory whole, and a few parts of the other.
     fn of(one: &Output<'_>, other: &Output<'_>) -> Result<Self, ExportError> {
+        let as_bytes = |_: usize, part: &[f32]| Ok(encode(StoredDtype::F32, part));
+        let in_f32 = |bytes: &[u8]| -> Vec<f32> {
+            bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+        };
         let mut values = Vec::with_capacity(other.base.len());
-        other.for_each_block(&mut |_, block| {
-            values.extend_from_slice(block);
+        other.convert(&as_bytes, &mut |bytes| {
+            values.extend(in_f32(bytes));
             Ok(())
         })?;
         let (mut max_abs, mut square, mut whole) = (0.0_f32, 0.0, 0.0);
-        one.for_each_block(&mut |first, block| {
-            for (one, other) in block.iter().zip(&values[first..]) {
+        let mut others = values.iter();
+        one.convert(&as_bytes, &mut |bytes| {
+            for (one, other) in in_f32(bytes).into_iter().zip(&mut others) {
                 let apart = (one - other).abs();
                 max_abs = max_abs.max(apart);
                 square += f64::from(apart) * f64::from(apart);
-                whole += f64::from(*one) * f64::from(*one);
+                whole += f64::from(one) * f64::from(one);
             }
             Ok(())
         })?;

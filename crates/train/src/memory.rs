@@ -80,7 +80,9 @@ impl MemoryForecast {
         let activations = tokens * (again * 2 * d + (layers - again) * kept);
         // The largest: the feed-forward's backward pass with its packed gradients, and of a layer that is computed
         // again what it keeps.
-        let largest = tokens * (4 * d + 6 * f + if again > 0 { kept } else { 0 });
+        // On tiles a packed value takes six bytes, not four.
+        let wider = if InstructionSet::current() == InstructionSet::Amx { d + f } else { 0 };
+        let largest = tokens * (4 * d + 6 * f + wider + if again > 0 { kept } else { 0 });
         // A head that is trained has all logits in the graph, with their softmax and its gradient.
         let head = [HEAD, EMBEDDING].map(|path| layout.saved.iter().any(|saved| saved == path));
         let trains_head = layout.kind == AdapterKind::Full
