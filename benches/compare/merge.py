@@ -58,18 +58,18 @@ def main(options):
         for side in pair:
             runs = results[side.name]
             if not runs:
-                rows.append([side.name, failures.get(side.name, "not run"), "", "", ""])
+                rows.append([side.name, failures.get(side.name, "not run"), "", "", "", ""])
                 continue
-            figures = [text("", best(runs, "seconds", min)), text("", median(runs, "seconds"))]
+            figures = [text("", best(runs, "seconds", min)), text("", median(runs, "seconds")), text("", median(runs, "cpu"))]
             rows.append([side.name, *figures, text("peak", median(runs, "peak")), text("others", best(runs, "others", min))])
         clear()
         shutil.rmtree(adapter, ignore_errors=True)
         if config and not options.keep:
             shutil.rmtree(model, ignore_errors=True)
-    head = ["", "seconds, best", "median", "peak memory", "others' load"]
+    head = ["", "seconds, best", "median", "CPU seconds, median", "peak memory", "others' load"]
     document("Merging", sys.modules[__name__].__doc__.strip(), table(head, rows), sides, options)
     return int(bool(failed))
 
 
 def seconds(finished):
-    return {"seconds": finished.seconds}
+    return {"seconds": finished.seconds, "cpu": finished.cpu_seconds}

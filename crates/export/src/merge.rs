@@ -20,6 +20,9 @@ use crate::product::{Matrix, add_product};
 /// Gives what is written for some rows in f32, of which the first value has this number.
 pub(crate) type Convert<'a> = dyn Fn(usize, &[f32]) -> Result<Vec<u8>, ExportError> + Sync + 'a;
 
+/// Changes the values of some rows.
+type ChangeRows<'a> = dyn Fn(Range<usize>, &mut [f32]) -> Result<(), ExportError> + Sync + 'a;
+
 /// Takes the bytes of one part after the other.
 pub(crate) type Put<'a> = dyn FnMut(&[u8]) -> Result<(), ExportError> + 'a;
 
@@ -211,12 +214,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Puts what `change` and then `convert` make of the rows.
-    fn convert(
-        &self,
-        change: &(dyn Fn(Range<usize>, &mut [f32]) -> Result<(), ExportError> + Sync),
-        convert: &Convert<'_>,
-        put: &mut Put<'_>,
-    ) -> Result<(), ExportError> {
+    fn convert(&self, change: &ChangeRows<'_>, convert: &Convert<'_>, put: &mut Put<'_>) -> Result<(), ExportError> {
         for parts in self.parts().chunks(PARTS_PER_THREAD * rayon::current_num_threads()) {
             let convert = |part: &Range<usize>| {
                 let mut values = self.read(part);
