@@ -13,7 +13,9 @@ mod cpu;
 mod head_loss;
 mod kernel;
 mod layout;
+mod on_device;
 mod operations;
+mod packed;
 
 pub use cpu::{FrozenProduct, HEAD_LOGITS, Keep};
 pub use head_loss::{LossSum, cross_entropy, head_loss};

@@ -72,6 +72,11 @@ const NF4: [f32; 16] = [
 const INT4: [f32; 16] = [-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
 
 impl QuantFormat {
+    /// Of a code.
+    pub(crate) fn bits(self) -> usize {
+        8 / self.in_a_byte()
+    }
+
     /// Values in a byte.
     fn in_a_byte(self) -> usize {
         match self {
@@ -176,6 +181,25 @@ impl QuantWeight {
         let mut values = vec![0.0; self.shape[0] * self.shape[1]];
         self.widen(InstructionSet::current(), 0, &mut values);
         values
+    }
+
+    /// Values that share a scale.
+    pub(crate) fn block(&self) -> usize {
+        self.format.block(self.shape[1])
+    }
+
+    /// The scale of each block, nested ones worked out.
+    pub(crate) fn block_scales(&self) -> Vec<f32> {
+        (0..self.len().div_ceil(self.block())).map(|block| self.scales.of(block)).collect()
+    }
+
+    /// What each code stands for, before it is scaled.
+    pub(crate) fn levels(&self) -> Vec<f32> {
+        match self.format {
+            QuantFormat::Nf4 => NF4.to_vec(),
+            QuantFormat::Int4 => INT4.to_vec(),
+            QuantFormat::Int8 => (0..=u8::MAX).map(|code| f32::from(code.cast_signed())).collect(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
