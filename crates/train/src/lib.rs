@@ -12,3 +12,4 @@ mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod run;
+pub mod self_test;
