@@ -22,7 +22,7 @@ use serde::Serialize;
 
 pub use adapter::AdapterPlan;
 pub use data::{DataPlan, Validation};
-pub use device::{Backend, DevicePlan, stored_dtype};
+pub use device::{Backend, CpuOnly, DevicePlan, stored_dtype};
 pub use model::{ModelPlan, usual_dtype};
 pub(crate) use model::{held_dtype, trained_model};
 pub use output::{ExportPlan, OutputPlan};

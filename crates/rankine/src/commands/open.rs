@@ -44,12 +44,13 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }
-    let mut model = Model::load(&folder, form, &device.open()).map_err(|error| input(&error))?;
+    let mut model =
+        Model::load(&folder, form, &device.open().map_err(argument_fault)?).map_err(|error| input(&error))?;
     if let Some(path) = &args.adapter {
         attach(&mut model, path)?;
     }
     let eos_token_ids = stop_tokens(&folder, &tokenizer);
-    model.set_compute(device.compute(args.base_compute).map_err(argument_fault)?.into());
+    model.set_compute(device.allows(args.base_compute).map_err(argument_fault)?.into());
     Ok(Opened { model, tokenizer, eos_token_ids, device })
 }
 
@@ -61,7 +62,6 @@ pub(crate) fn base_form(
     quantize: Option<Quantize>,
 ) -> Result<BaseForm, Failure> {
     let dtype = device.dtype(dtype, held_dtype(files, device)).map_err(argument_fault)?;
-    let quantize = quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?;
     Ok(BaseForm { dtype, quantize: quantize.map(Into::into) })
 }
 

@@ -1,11 +1,12 @@
 //! What a run will hold in memory, and whether that is there.
 
-use std::fs;
-
 use rankine_data::TokenizeReport;
+use rankine_models::config::TensorSpec;
+use rankine_models::weights::StoredDtype;
 use rankine_train::memory::{MemoryForecast, MemoryInputs};
 
-use super::{Backend, Forecast, GradientCheckpointing, Plan};
+use super::{Forecast, GradientCheckpointing, Plan};
+use crate::devices::{free_memory, max_tensor_bytes};
 use crate::fault::Fault;
 use crate::recipe::{BaseCompute, Quantize};
 use crate::terminal::numbers::bytes;
@@ -49,6 +50,9 @@ impl Plan {
 
     /// A fault where the run will not fit, with the cheapest change that makes it fit.
     pub(crate) fn refuse_memory(&self, forecast: &Forecast) -> Option<Fault> {
+        if let Some(most) = max_tensor_bytes(self.model.device) {
+            return self.refuse_tensors(self.longest(&forecast.train), most);
+        }
         let (memory, free) = (forecast.memory?, free_memory()?);
         (memory.total() > free).then(|| {
             let what =
@@ -56,6 +60,22 @@ impl Plan {
             let own = self.way(forecast.gradient_checkpointing);
             Fault::new(what).help(self.cheapest(self.longest(&forecast.train), free, own))
         })
+    }
+
+    /// A fault where a tensor would be larger than what the device holds in one buffer.
+    fn refuse_tensors(&self, longest: usize, most: u64) -> Option<Fault> {
+        let too_large = |what: String, size: u64, help: &str| {
+            let limit = format!("the largest tensor of {} has {}", self.model.device, bytes(most));
+            (size > most).then(|| Fault::new(format!("{what} takes {}, and {limit}", bytes(size))).help(help))
+        };
+        let each = if self.model.dtype == StoredDtype::F32 { 4 } else { 2 };
+        let sized = |tensor: TensorSpec| (each * tensor.shape.iter().product::<usize>() as u64, tensor.name);
+        let (size, name) = self.model.config.tensors().into_iter().map(sized).max()?;
+        let weight = too_large(name, size, "use a `dtype` of half the size, or `device: cpu`");
+        let length = if self.data.packing { self.data.max_seq_len } else { longest };
+        let scores = self.training.micro_batch_size * self.model.config.num_attention_heads * length * length;
+        let help = "take a smaller `micro_batch_size` or `max_seq_len`, or `device: cpu`";
+        weight.or_else(|| too_large("attention over one micro-batch".to_owned(), 4 * scores as u64, help))
     }
 
     /// In the order of what they cost: time first, then exactness, then length.
@@ -89,7 +109,7 @@ impl Plan {
     }
 
     fn memory_by(&self, longest: usize, way: Way) -> Option<MemoryForecast> {
-        if self.model.device.backend != Backend::Cpu {
+        if !self.model.device.is_cpu() {
             return None;
         }
         let longest = longest.max(1);
@@ -109,15 +129,4 @@ impl Plan {
             again: (0..layers.saturating_sub(1)).filter(|layer| way.checkpointing.again(*layer)).count(),
         }))
     }
-}
-
-/// Memory that can be had without swapping: what Linux says, and what a container's limit leaves.
-fn free_memory() -> Option<u64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10;
-    let left = number("/sys/fs/cgroup/memory.max")
-        .and_then(|most| Some(most.saturating_sub(number("/sys/fs/cgroup/memory.current")?)));
-    Some(left.map_or(available, |left| left.min(available)))
 }

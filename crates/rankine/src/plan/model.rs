@@ -11,7 +11,7 @@ use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles}
 use rankine_nn::lora::AdapterKind;
 use serde::Serialize;
 
-use super::device::{self, Backend, DevicePlan};
+use super::device::{self, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
 use crate::recipe::{BaseCompute, Quantize};
@@ -52,6 +52,8 @@ pub struct ModelPlan {
     pub quantize: Option<Quantize>,
     /// Where it runs.
     pub device: DevicePlan,
+    /// Whether that was left to the program.
+    pub device_auto: bool,
     /// Its shape.
     #[serde(skip)]
     pub config: DecoderConfig,
@@ -170,11 +172,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         stored_dtype
     });
     let asked = decider.file.recipe.base_compute.unwrap_or_default();
-    let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
-        decider.fault("base_compute", format!("`base_compute`: {what}"), help);
+    let base_compute = device.allows(asked).unwrap_or_else(|(what, help)| {
+        decider.fault("base_compute", what, help);
         asked
     });
-    let quantize = quantize(decider, device, base_compute);
+    let quantize = quantize(decider, base_compute);
     let names = files.shards().iter().filter_map(|shard| shard.path().file_name());
     Some(ModelPlan {
         reference,
@@ -191,17 +193,15 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         base_compute,
         quantize,
         device,
+        device_auto: decider.file.recipe.device.as_deref().is_none_or(|text| text == "auto"),
         config,
         folder,
     })
 }
 
 /// What a quantised base cannot be together with is noted.
-fn quantize(decider: &mut Decider<'_>, device: DevicePlan, base_compute: BaseCompute) -> Option<Quantize> {
+fn quantize(decider: &mut Decider<'_>, base_compute: BaseCompute) -> Option<Quantize> {
     let quantize = decider.file.recipe.quantize?;
-    if let Err((what, help)) = device.quantize(quantize) {
-        decider.fault("quantize", format!("`quantize`: {what}"), help);
-    }
     if base_compute != BaseCompute::F32 {
         let what = format!(
             "`base_compute: {}` keeps integers of every weight, which `quantize` is to save",
@@ -237,7 +237,7 @@ pub(crate) fn trained_model(folder: PathBuf) -> PathBuf {
 /// What `dtype: auto` goes by: the type that holds the most bytes. A quantised checkpoint was never as exact as the
 /// type that holds its values exactly, and on a GPU bf16 is half as large.
 pub(crate) fn held_dtype(files: &WeightFiles, device: DevicePlan) -> StoredDtype {
-    let approximate = files.is_quantised() && device.backend != Backend::Cpu;
+    let approximate = files.is_quantised() && !device.is_cpu();
     if approximate { StoredDtype::BF16 } else { usual_dtype(files) }
 }
 

@@ -4,7 +4,7 @@ use rankine_nn::lora::AdapterKind;
 use rankine_train::config::{LrScheduler, OptimizerConfig, OptimizerKind};
 use serde::Serialize;
 
-use super::{Backend, Decider, DevicePlan, defaults};
+use super::{Decider, DevicePlan, defaults};
 
 /// How it is trained. What depends on the number of records is decided when they are known ([`super::Forecast`]).
 #[derive(Debug, Serialize)]
@@ -127,10 +127,8 @@ fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>)
         decider.fault("gradient_checkpointing", what, "");
         return GradientCheckpointing::None;
     };
-    if let Some(device) = device.filter(|device| device.backend != Backend::Cpu && found != GradientCheckpointing::None)
-    {
-        let what = format!("`gradient_checkpointing: {found}` is for the CPU, and the device is {device}");
-        decider.fault("gradient_checkpointing", what, "leave it out, and take a smaller `micro_batch_size`");
+    if let Some(Err((what, help))) = device.map(|device| device.allows(found)) {
+        decider.fault("gradient_checkpointing", what, help);
     }
     found
 }

@@ -11,7 +11,7 @@ use rankine_models::weights::{StoredDtype, WeightFiles};
 use super::export_failure;
 use crate::commands::open;
 use crate::fault::{Failure, Fault};
-use crate::plan::{Backend, DevicePlan};
+use crate::plan::DevicePlan;
 
 /// What base and adapter say on held-out text, in f32. Computed when it is first asked for, and once: a run has several
 /// exports, and its two models are never in memory together.
@@ -46,12 +46,10 @@ impl<'a> Reference<'a> {
     }
 
     fn load(&self, folder: &Path) -> Result<Model, Failure> {
-        let dtype = match self.device.backend {
-            Backend::Cpu => held_exactly(folder),
-            // Others calculate in the type of the weights.
-            _ => StoredDtype::F32,
-        };
-        Model::load(folder, dtype, &self.device.open()).map_err(|error| open::input(&error))
+        // Other devices calculate in the type of the weights.
+        let dtype = if self.device.is_cpu() { held_exactly(folder) } else { StoredDtype::F32 };
+        let device = self.device.open().map_err(open::argument_fault)?;
+        Model::load(folder, dtype, &device).map_err(|error| open::input(&error))
     }
 }
 
