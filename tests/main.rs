@@ -12,6 +12,8 @@ mod bad_input;
 mod bedrock;
 mod cli;
 mod export;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu"))]
+mod gpu;
 mod house;
 mod hub;
 #[path = "../crates/hub/tests/server/mod.rs"]

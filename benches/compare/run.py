@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares rankine with peft, TRL, transformers and llama.cpp on this CPU, in alternation, as Markdown.
+"""Compares rankine with peft, TRL, transformers and llama.cpp on this machine, in alternation, as Markdown.
 
     python3 benches/compare/run.py env                            # the peers, in runs/compare/env: once, 7 GB
     python3 benches/compare/run.py step --model DIR --out step.md
@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import generate
+import gpu
 import merge
 import ragged
 import scale
@@ -19,7 +20,7 @@ import start
 import step
 from harness import ROOT
 
-TABLES = {"step": step, "ragged": ragged, "start": start, "generate": generate, "scale": scale, "merge": merge}
+TABLES = {"step": step, "ragged": ragged, "start": start, "generate": generate, "scale": scale, "merge": merge, "gpu": gpu}
 
 
 def main():

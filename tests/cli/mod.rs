@@ -1,6 +1,7 @@
 //! The `rankine` program as a process: its words, its exit codes, its files.
 
 mod data;
+mod devices;
 mod files;
 mod gguf;
 mod memory;

@@ -86,7 +86,11 @@ impl Golden {
     }
 
     pub(crate) fn adapted(&self) -> Model {
-        let mut model = self.base();
+        self.adapted_on(&Device::flex())
+    }
+
+    pub(crate) fn adapted_on(&self, device: &Device) -> Model {
+        let mut model = Model::load(&self.folder, StoredDtype::F32, device).unwrap();
         model.attach_file(&read_adapter(&self.folder.join("adapter")).unwrap()).unwrap();
         model
     }

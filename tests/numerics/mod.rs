@@ -1,7 +1,7 @@
 //! Numbers against transformers and peft: the goldens under `tests/golden/`.
 
 mod export;
-mod golden;
+pub(crate) mod golden;
 mod models;
 mod quantised;
-mod training;
+pub(crate) mod training;

@@ -14,9 +14,9 @@ use super::golden::{CASES, Golden, apart, assert_close};
 
 const PREFIX: &str = "base_model.model.";
 /// f32 against f32: golden.json's `float32_minus_float64` says that the reference's own gradients are this far off.
-const GRADIENT: f32 = 3e-5;
+pub(crate) const GRADIENT: f32 = 3e-5;
 
-fn example(golden: &Golden, row: usize) -> Example {
+pub(crate) fn example(golden: &Golden, row: usize) -> Example {
     let (ids, labels, seen) =
         (golden.integers("input_ids"), golden.integers("labels"), golden.integers("attention_mask"));
     let length = ids.len() / 2;
@@ -35,7 +35,7 @@ fn noise() -> Pass {
 }
 
 /// Summed loss, its tokens and its gradients, of each batch in turn.
-fn accumulate(model: &mut Model, batches: &[Batch]) -> (f64, usize, GradientSum) {
+pub(crate) fn accumulate(model: &mut Model, batches: &[Batch]) -> (f64, usize, GradientSum) {
     let (mut sum, mut tokens, mut gradients) = (0.0, 0, GradientSum::default());
     for batch in batches {
         let loss = supervised(model, batch, &mut noise(), None);
@@ -47,7 +47,7 @@ fn accumulate(model: &mut Model, batches: &[Batch]) -> (f64, usize, GradientSum)
 }
 
 /// peft writes the tied pair under both names, and its gradient under both.
-fn trained_keys(golden: &Golden, model: &Model) -> Vec<(String, String)> {
+pub(crate) fn trained_keys(golden: &Golden, model: &Model) -> Vec<(String, String)> {
     let keys: Vec<String> = serde_json::from_value(golden.json["trained"].clone()).unwrap();
     keys.into_iter()
         .map(|key| {

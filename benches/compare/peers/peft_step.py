@@ -17,6 +17,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true")
@@ -25,7 +26,7 @@ def main():
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
+    base = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).to(options.device)
     base.config.use_cache = False
     lora = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
@@ -35,7 +36,7 @@ def main():
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4, fused=options.fused or None)
-    ids = torch.randint(0, base.config.vocab_size, (options.batch, options.seq))
+    ids = torch.randint(0, base.config.vocab_size, (options.batch, options.seq), device=options.device)
     forward = torch.compile(model) if options.compile else model
 
     seconds, cpu_seconds = [], []
@@ -45,6 +46,8 @@ def main():
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        if options.device != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
         cpu_seconds.append(time.process_time() - cpu_begun)
         if number == 0:
@@ -58,6 +61,7 @@ def main():
         "step_cpu_seconds": cpu_seconds,
         "threads": torch.get_num_threads(),
         "loss": loss.item(),
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if options.device != "cpu" else None,
     }))
 
 

@@ -52,6 +52,30 @@ impl Batch {
         pieces
     }
 
+    /// The same rows, filled up to a multiple of `tokens` tokens: a device that compiles or tunes for each shape then
+    /// meets few. Padding changes no loss and no gradient.
+    pub fn filled_up(&self, tokens: usize, pad_id: u32) -> Self {
+        let length = self.length.next_multiple_of(tokens.max(1));
+        let mut batch = Self { rows: self.rows, length, sources: self.sources.clone(), ..Self::default() };
+        for row in 0..self.rows {
+            let (own, end) = (row * self.length..(row + 1) * self.length, (row + 1) * length);
+            batch.input_ids.extend(&self.input_ids[own.clone()]);
+            batch.labels.extend(&self.labels[own.clone()]);
+            batch.position_ids.extend(&self.position_ids[own.clone()]);
+            batch.segment_ids.extend(&self.segment_ids[own]);
+            batch.pad_to(end, pad_id);
+        }
+        batch
+    }
+
+    /// Padding up to so many tokens in all.
+    fn pad_to(&mut self, end: usize, pad_id: u32) {
+        self.input_ids.resize(end, pad_id);
+        self.labels.resize(end, IGNORED);
+        self.position_ids.resize(end, 0);
+        self.segment_ids.resize(end, 0);
+    }
+
     /// The places of every document, row after row.
     fn documents(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         let mut start = 0;
@@ -94,11 +118,7 @@ impl Batch {
                 batch.segment_ids.extend(std::iter::repeat_n(segment, example.input_ids.len()));
                 batch.sources.push(example.source.clone());
             }
-            let end = (index + 1) * length;
-            batch.input_ids.resize(end, pad_id);
-            batch.labels.resize(end, IGNORED);
-            batch.position_ids.resize(end, 0);
-            batch.segment_ids.resize(end, 0);
+            batch.pad_to((index + 1) * length, pad_id);
         }
         batch
     }
@@ -140,6 +160,19 @@ mod tests {
         assert_eq!(batch.segment_ids, [1, 1, 1, 2, 2, 1, 1, 0, 0, 0]);
         assert_eq!(batch.sources.iter().map(|source| source.line).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!((batch.tokens(), batch.trained_tokens()), (7, 4));
+    }
+
+    #[test]
+    fn rows_are_filled_up_to_few_lengths() {
+        let (a, b, c) = (example(&[5, 6, 7], 1), example(&[8, 9], 2), example(&[3, 4], 3));
+        let batch = Batch::from_examples(&[vec![&a, &b], vec![&c]], 99);
+        let filled = batch.filled_up(4, 98);
+        assert_eq!((filled.rows, filled.length), (2, 8));
+        assert_eq!(filled.input_ids, [5, 6, 7, 8, 9, 98, 98, 98, 3, 4, 99, 99, 99, 98, 98, 98]);
+        assert_eq!(filled.segment_ids, [1, 1, 1, 2, 2, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(filled.pieces(100), batch.pieces(100), "the same documents");
+        assert_eq!((filled.tokens(), filled.trained_tokens()), (batch.tokens(), batch.trained_tokens()));
+        assert_eq!(batch.filled_up(5, 98), batch);
     }
 
     #[test]

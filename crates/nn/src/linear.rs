@@ -185,7 +185,7 @@ impl Dora {
         let (a, b) = (lora.lora_a.value(pass), lora.lora_b.value(pass));
         // From plain tensors: the norm is a constant of the backward pass.
         let (plain_a, plain_b) = (a.clone().inner(), b.clone().inner());
-        let weight = base.weight.dense(&plain_a.device()).inner();
+        let weight = base.dense(&plain_a.device()).inner();
         let norm = ops::dora_row_norm(weight, plain_a, plain_b, lora.scale);
         let ratio = (self.magnitude.value(pass) / norm).unsqueeze::<2>(); // [1, out]
         match pass {

@@ -1,12 +1,11 @@
 //! The reference bodies: plain tensor operations, right on every backend and differentiated by the framework.
 
-use burn::backend::DispatchDevice;
 use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::{Bool, DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
 pub use crate::head_loss::composed_head_loss as head_loss;
 use crate::layout::{Angles, Attended};
-use crate::operations::{LowRank, Norm, Projection};
+use crate::operations::{LowRank, Norm, Projection, is_cpu};
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
@@ -22,8 +21,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// `y = x W^T`, the product in the weight's dtype; in f32 on the CPU, as the kernels do it.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let on_cpu = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
-    let dtype = if on_cpu { DType::F32 } else { weight.dtype() };
+    let dtype = if is_cpu(&x.device().inner()) { DType::F32 } else { weight.dtype() };
     if dtype == DType::F32 {
         return x.matmul(weight.cast(DType::F32).transpose());
     }
@@ -37,7 +35,7 @@ pub fn linears(x: Tensor<2>, norm: Option<&Norm>, layers: &[Projection], residua
         None => x,
     };
     let layer = |layer: &Projection| {
-        let mut y = linear(h.clone(), layer.weight.dense(&h.device().inner()));
+        let mut y = layer.frozen_product(h.clone());
         if let Some(LowRank { a, b, scale }) = &layer.update {
             y = y + crate::low_rank(h.clone(), a.clone(), b.clone(), *scale);
         }
@@ -82,12 +80,7 @@ pub fn rotary(x: Tensor<2>, angles: &Angles) -> Tensor<2> {
     let [n, width] = x.dims();
     let half = angles.half();
     let heads = width / (2 * half);
-    let device = x.device().inner();
-    let table = |values: &[f32]| {
-        let table: Tensor<3> = Tensor::from_data(TensorData::new(values.to_vec(), [n, 1, half]), &device);
-        Tensor::cat(vec![table.clone(), table], 2) // [n, 1, e]
-    };
-    let (cos, sin) = (table(angles.cos()), table(angles.sin()));
+    let (cos, sin) = angles.tables(&x.device().inner()); // [n, 1, e]
     let x = x.reshape([n, heads, 2 * half]);
     let first = x.clone().narrow(2, 0, half);
     let second = x.clone().narrow(2, half, half);
@@ -104,7 +97,7 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, attended: &Attended) 
     let split = |x: Tensor<2>, tokens: usize, heads: usize| x.reshape([b, tokens, heads, e]).swap_dims(1, 2);
     let q = split(q, t, h).mul_scalar(attended.scale(e)).reshape([b, groups, shared * t, e]);
     let (k, v) = (split(k, s, groups), split(v, s, groups));
-    let blocked: Tensor<4, Bool> = Tensor::from_data(TensorData::new(attended.blocked(), [b, 1, t, s]), &device);
+    let blocked = attended.mask(&device);
     let scores = q.matmul(k.transpose()).reshape([b, h, t, s]);
     // Finite, so that a gradient through a blocked score is 0 and never NaN.
     let scores = scores.mask_fill(blocked.expand([b, h, t, s]), -1e30);

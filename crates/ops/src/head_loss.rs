@@ -18,8 +18,12 @@ pub struct LossSum {
     pub tokens: usize,
 }
 
-/// Rows of logits held at once: `CHUNK * v` values.
+/// Values of logits held at once, so that large vocabularies stay within what a device can bind (128 MiB at least).
+const LOGITS: usize = 1 << 24;
+
+/// Rows of logits are made so many at a time at most, and in multiples of [`ROW`], for a device that wants few shapes.
 const CHUNK: usize = 256;
+const ROW: usize = 64;
 
 /// Summed cross-entropy of a frozen head, without ever holding all logits: for each chunk of rows the logits, the
 /// loss and `dH = softmax(h W^T) W - W[target]` are computed together, and only `dH` is kept
@@ -49,22 +53,31 @@ pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], product
 /// The reference body of [`head_loss`].
 pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
     let device = hidden.device().inner();
-    let [n, _] = hidden.dims();
+    let [n, width] = hidden.dims();
     let plain = hidden.clone().inner();
     let mut sum: Option<Tensor<1>> = None;
     let mut gradients = Vec::with_capacity(n.div_ceil(CHUNK));
-    for start in (0..n).step_by(CHUNK) {
-        let rows = CHUNK.min(n - start);
-        let target = indices(&targets[start..start + rows], &device);
-        let logits = linear(plain.clone().narrow(0, start, rows), weight.clone()); // [rows, v]
-        let log_probabilities = log_softmax(logits, 1); // [rows, v]
-        let picked = log_probabilities.clone().gather(1, target.clone().unsqueeze_dim(1)); // [rows, 1]
-        let loss = picked.sum().neg();
+    let chunk = (LOGITS / weight.dims()[0].max(1) / ROW * ROW).clamp(ROW, CHUNK);
+    for start in (0..n).step_by(chunk) {
+        let rows = chunk.min(n - start);
+        let mut h = plain.clone().narrow(0, start, rows);
+        let mut target = targets[start..start + rows].to_vec();
+        let filled = rows.next_multiple_of(ROW);
+        if filled > rows {
+            // Rows of zeros, which no sum and no gradient takes.
+            h = Tensor::cat(vec![h, Tensor::zeros([filled - rows, width], (&device, DType::F32))], 0);
+            target.resize(filled, 0);
+        }
+        let target = indices(&target, &device);
+        let logits = linear(h, weight.clone()); // [filled, v]
+        let log_probabilities = log_softmax(logits, 1); // [filled, v]
+        let picked = log_probabilities.clone().gather(1, target.clone().unsqueeze_dim(1)); // [filled, 1]
+        let loss = picked.narrow(0, 0, rows).sum().neg();
         sum = Some(sum.map_or(loss.clone(), |sum| sum + loss));
         if hidden.is_tracked() {
             let expected = linear(log_probabilities.exp(), weight.clone().transpose());
             let observed = weight.clone().select(0, target).cast(DType::F32);
-            gradients.push(expected - observed); // [rows, d]
+            gradients.push((expected - observed).narrow(0, 0, rows));
         }
     }
     let sum = sum.unwrap_or_else(|| Tensor::zeros([1], &device));

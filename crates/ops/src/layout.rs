@@ -1,6 +1,11 @@
-//! Where tokens stand: rotary angles and which keys each query sees. Both on the host, shared by all layers.
+//! Where tokens stand: rotary angles and which keys each query sees. Both on the host, shared by all layers; a device
+//! other than the CPU is given them once.
 
 use std::sync::Arc;
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use crate::on_device::OnDevice;
 
 /// Cosines and sines of the rotary angles `position * frequency` of some tokens
 /// ([Su et al. 2021](https://arxiv.org/abs/2104.09864)).
@@ -11,6 +16,7 @@ pub struct Angles {
     cos: Arc<[f32]>, // [n, e / 2]
     sin: Arc<[f32]>, // [n, e / 2]
     half: usize,
+    tables: OnDevice<(Tensor<3>, Tensor<3>)>,
 }
 
 impl Angles {
@@ -25,7 +31,17 @@ impl Angles {
                 sin.push(s);
             }
         }
-        Self { cos: cos.into(), sin: sin.into(), half: frequencies.len() }
+        Self { cos: cos.into(), sin: sin.into(), half: frequencies.len(), tables: OnDevice::default() }
+    }
+
+    /// Cosines and sines on a device, for both halves of a head: [n, 1, e] each.
+    pub(crate) fn tables(&self, device: &Device) -> (Tensor<3>, Tensor<3>) {
+        let table = |values: &[f32]| {
+            let shape = [values.len() / self.half.max(1), 1, self.half];
+            let half: Tensor<3> = Tensor::from_data(TensorData::new(values.to_vec(), shape), device);
+            Tensor::cat(vec![half.clone(), half], 2)
+        };
+        self.tables.get(device, || (table(&self.cos), table(&self.sin)))
     }
 
     /// [n, e / 2].
@@ -62,6 +78,7 @@ pub struct Attended {
     pub groups: usize,
     /// The first key of each query, [b * t].
     pub first: Arc<[u32]>,
+    mask: OnDevice<Tensor<4, Bool>>,
 }
 
 impl Attended {
@@ -79,13 +96,13 @@ impl Attended {
                 first.push(start.max(behind(query, window)) as u32);
             }
         }
-        Self { rows, queries: length, keys: length, heads, groups, first: first.into() }
+        Self { rows, queries: length, keys: length, heads, groups, first: first.into(), mask: OnDevice::default() }
     }
 
     /// New tokens after `past` cached ones, in one document.
     pub fn after_cache(past: usize, queries: usize, window: Option<usize>, heads: usize, groups: usize) -> Self {
         let first = (past..past + queries).map(|position| behind(position, window) as u32).collect();
-        Self { rows: 1, queries, keys: past + queries, heads, groups, first }
+        Self { rows: 1, queries, keys: past + queries, heads, groups, first, mask: OnDevice::default() }
     }
 
     /// The keys that query `query` of row `row` sees.
@@ -96,6 +113,12 @@ impl Attended {
     /// `1 / sqrt(e)`.
     pub fn scale(&self, e: usize) -> f64 {
         1.0 / (e as f64).sqrt()
+    }
+
+    /// [`Self::blocked`] on a device.
+    pub(crate) fn mask(&self, device: &Device) -> Tensor<4, Bool> {
+        let shape = [self.rows, 1, self.queries, self.keys];
+        self.mask.get(device, || Tensor::from_data(TensorData::new(self.blocked(), shape), device))
     }
 
     /// The mask as the composed body needs it, [b, 1, t, s]: true where a key is not seen.

@@ -14,7 +14,9 @@ mod file_map;
 mod head_loss;
 mod kernel;
 mod layout;
+mod on_device;
 mod operations;
+mod packed;
 mod streamed;
 
 pub use cpu::{FrozenProduct, HEAD_LOGITS, Keep};

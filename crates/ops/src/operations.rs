@@ -236,6 +236,23 @@ impl Projection {
         Self { weight: Weight::Dense(weight), bias: None, update: None, product: FrozenProduct::default() }
     }
 
+    /// Every value of the weight outside the graph, on `device` where they have to be made.
+    pub fn dense(&self, device: &Device) -> Tensor<2> {
+        match &self.weight {
+            Weight::Quantised(weight) if !is_cpu(device) => self.product.packed(weight, device).dense(),
+            weight => weight.dense(device),
+        }
+    }
+
+    /// `x W^T` alone.
+    pub(crate) fn frozen_product(&self, x: Tensor<2>) -> Tensor<2> {
+        let device = x.device().inner();
+        match &self.weight {
+            Weight::Quantised(weight) if !is_cpu(&device) => self.product.packed(weight, &device).linear(x),
+            weight => composed::linear(x, weight.dense(&device)),
+        }
+    }
+
     /// Whether only the update can be in the graph.
     fn is_frozen(&self) -> bool {
         let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
@@ -296,8 +313,12 @@ pub fn dora_row_norm(weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) 
     (square + cross.mul_scalar(2.0 * scale) + update.mul_scalar(scale * scale)).clamp_min(0.0).sqrt().squeeze_dim(1)
 }
 
+/// Whether it is the CPU, outside the graph.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
 /// Whether the CPU kernels take these tensors.
 pub(crate) fn on_cpu<const N: usize>(dtypes: [DType; N], x: &Tensor<2>) -> bool {
-    let flex = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
-    flex && dtypes.iter().all(|dtype| *dtype == DType::F32)
+    is_cpu(&x.device().inner()) && dtypes.iter().all(|dtype| *dtype == DType::F32)
 }

@@ -35,6 +35,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure a model on a dataset: loss, perplexity and exact match.
     Eval(EvalArgs),
+    /// List the devices that can run, what each can do, and whether it computes rightly.
+    Devices(DevicesArgs),
     /// Time training steps: tokens a second, seconds by part, memory.
     Bench(BenchArgs),
     /// Make a folder for a platform of a run, or of a base and an adapter, and prove that it is what was trained.
@@ -102,6 +104,22 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
+/// Arguments of `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Only this one: `cpu`, `cuda`, `wgpu:1`, `wgpu:software`, ...
+    pub device: Option<String>,
+    /// Train a tiny model on each and on the CPU, and compare every loss and gradient.
+    #[arg(long)]
+    pub self_test: bool,
+    /// Type of the frozen weights in the self-test; auto is f32.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -138,7 +156,7 @@ pub struct BenchArgs {
     /// Type of the base model's weights in memory.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,
-    /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
+    /// Where to run: auto, cpu, cuda, cuda:1, rocm, vulkan, metal or wgpu; `rankine devices` lists them.
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Print the figures as one JSON object.
@@ -230,7 +248,7 @@ pub struct ModelArgs {
     /// Hold the base's linear layers in fewer bits.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub quantize: Option<Quantize>,
-    /// Where to run: cpu, cuda, cuda:1, vulkan, metal or wgpu.
+    /// Where to run: auto, cpu, cuda, cuda:1, rocm, vulkan, metal or wgpu; `rankine devices` lists them.
     #[arg(long, default_value = "auto")]
     pub device: String,
 }

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod chat;
 pub mod check;
 pub mod data;
+pub mod devices;
 pub mod eval;
 pub mod export;
 pub mod generate;

@@ -6,6 +6,7 @@ mod account;
 mod base;
 pub mod cli;
 pub mod commands;
+pub mod devices;
 pub mod fault;
 mod lock;
 pub mod plan;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Generate(args) => commands::generate::run(&args, environment),
         Command::Chat(args) => commands::chat::run(&args, environment),
         Command::Eval(args) => commands::eval::run(&args, environment),
+        Command::Devices(args) => commands::devices::run(&args),
         Command::Bench(args) => commands::bench::run(&args, environment),
         Command::Export(args) => commands::export::run(&args, environment),
         Command::Check(args) => commands::check::run(&args),

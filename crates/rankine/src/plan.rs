@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use adapter::AdapterPlan;
 pub use data::{DataPlan, Validation};
-pub use device::{Backend, DevicePlan, stored_dtype};
+pub use device::{Backend, CpuOnly, DevicePlan, stored_dtype};
 pub use memory::Fit;
 pub use model::{ModelPlan, usual_dtype};
 pub(crate) use model::{agree, held_dtype, trained_model};

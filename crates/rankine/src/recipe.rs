@@ -172,7 +172,7 @@ pub struct Recipe {
     pub base_compute: Option<BaseCompute>,
     /// Hold the base's linear layers in fewer bits (QLoRA): `nf4` (bitsandbytes' 4-bit quantiles with double-quantised
     /// scales, 4.1 bits a weight), `int4` (symmetric, blocks of 64, 4.5 bits) or `int8` (symmetric, by row, 8 bits).
-    /// Embeddings, norms and the head stay as they are. On the CPU.
+    /// Embeddings, norms and the head stay as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantize>,
     /// Where the base's linear layers are: in `memory`, or left in their files and read there one layer ahead
@@ -187,8 +187,8 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "none"))]
     pub gradient_checkpointing: Option<String>,
-    /// Where it runs: `auto`, `cpu`, `cuda`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
-    /// first GPU that this build was made for, else the CPU.
+    /// Where it runs: `auto`, `cpu`, `cuda`, `rocm`, `vulkan`, `metal` or `wgpu`; a second GPU is `cuda:1`. `auto` is the
+    /// first GPU that this build was made for and the machine has, else the CPU; `rankine devices` lists them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]
     pub device: Option<String>,

@@ -73,10 +73,7 @@ pub struct BenchReport {
 pub fn bench(model: &mut Model, config: &BenchConfig, observe: &mut dyn FnMut(usize, &Parts)) -> BenchReport {
     let mut optimizer = Optimizer::new(config.optimizer.clone());
     let batch = random_batch(config, model.config.vocab_size);
-    let pieces = match config.piece_tokens {
-        Some(tokens) => batch.pieces(tokens),
-        None => vec![batch],
-    };
+    let pieces = objective::passes(&batch, config.piece_tokens, 0);
     let tokens = (config.batch * config.seq) as f64;
     let mut steps: Vec<Parts> = Vec::with_capacity(config.steps);
     let mut loss = 0.0;

@@ -9,7 +9,7 @@ use rankine_models::sampling::Sampling;
 use rankine_nn::parameter::Pass;
 use serde::{Deserialize, Serialize};
 
-use crate::objective::supervised;
+use crate::objective::{self, passes, supervised};
 
 /// What a model makes of held-out records.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub fn evaluate(
     config: &EvaluateConfig<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, GenerateError> {
-    let mut sum = 0.0;
+    let mut sums = Vec::new();
     let mut tokens = 0;
     let with_completion = if config.exact_match { completions(examples) } else { 0 };
     let total = examples.len() + with_completion;
@@ -70,13 +70,10 @@ pub fn evaluate(
     for rows in examples.chunks(config.batch_size.max(1)) {
         let rows: Vec<Vec<&Example>> = rows.iter().map(|example| vec![example]).collect();
         let batch = Batch::from_examples(&rows, config.pad_id);
-        let pieces = match config.piece_tokens {
-            Some(tokens) => batch.pieces(tokens),
-            None => vec![batch],
-        };
+        let pieces = passes(&batch, config.piece_tokens, config.pad_id);
         for piece in pieces.iter().filter(|piece| piece.trained_tokens() > 0) {
             let loss = supervised(model, piece, &mut Pass::Infer, None);
-            sum += f64::from(loss.sum.into_scalar::<f32>());
+            sums.push(loss.sum);
             tokens += loss.tokens;
         }
         done += rows.len();
@@ -91,7 +88,7 @@ pub fn evaluate(
             progress(done, total);
         }
     }
-    let loss = sum / tokens.max(1) as f64;
+    let loss = objective::total(sums) / tokens.max(1) as f64;
     let exact_match = (with_completion > 0).then_some(ExactMatch { matched, records: with_completion });
     Ok(Evaluation { loss, perplexity: loss.exp(), tokens, records: examples.len(), exact_match })
 }

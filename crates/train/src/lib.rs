@@ -13,3 +13,4 @@ pub mod objective;
 pub mod optimizer;
 pub mod pace;
 pub mod run;
+pub mod self_test;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use rankine_data::Batch;
-use rankine_models::model::{Model, Tokens};
+use rankine_models::model::{Model, Tokens, to_host};
 use rankine_nn::parameter::{Noise, Pass};
 use rankine_ops::{LossSum, cross_entropy, head_loss};
 
@@ -14,6 +14,26 @@ pub fn tokens(batch: &Batch) -> Tokens<'_> {
         position_ids: &batch.position_ids,
         segment_ids: &batch.segment_ids,
     }
+}
+
+/// Tokens of which a row's length is a multiple, where rows are taken as they are.
+const ROW: usize = 64;
+
+/// A micro-batch as passes forward and backward. With `piece_tokens`, its documents side by side without padding, at
+/// most so many tokens a pass; else one pass over its rows, filled up to few lengths, for a device that wants few shapes.
+pub fn passes(batch: &Batch, piece_tokens: Option<usize>, pad_id: u32) -> Vec<Batch> {
+    match piece_tokens {
+        Some(tokens) => batch.pieces(tokens),
+        None => vec![batch.filled_up(ROW, pad_id)],
+    }
+}
+
+/// The sum of summed losses, in one read: a device is not waited for in between.
+pub fn total(sums: Vec<Tensor<1>>) -> f64 {
+    if sums.is_empty() {
+        return 0.0;
+    }
+    to_host(Tensor::cat(sums, 0)).iter().map(|sum| f64::from(*sum)).sum()
 }
 
 /// The summed cross-entropy of the next trained token at each position. `neftune` bounds the embedding noise of

@@ -1,6 +1,5 @@
 //! The one loop.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -19,7 +18,7 @@ use crate::evaluate::{EvaluateConfig, Evaluation, evaluate};
 use crate::event::{Event, StepMetrics, peak_memory_bytes};
 use crate::gradients::GradientSum;
 use crate::metrics::Metrics;
-use crate::objective::{neftune_bound, supervised};
+use crate::objective::{neftune_bound, passes, supervised, total};
 use crate::optimizer::Optimizer;
 
 /// Everything that decides how a run goes.
@@ -284,7 +283,7 @@ impl Run<'_, '_> {
     fn step(&mut self, batch: &GlobalBatch, interrupt: &AtomicBool) -> Result<Option<StepResult>, TrainError> {
         let step = self.state.step;
         let mut gradients = GradientSum::default();
-        let (mut sum, mut trained_tokens, mut tokens) = (0.0, 0, 0);
+        let (mut sums, mut trained_tokens, mut tokens) = (Vec::new(), 0, 0);
         let mut pass_index = 0;
         for micro in &batch.micro_batches {
             tokens += micro.tokens();
@@ -293,25 +292,22 @@ impl Run<'_, '_> {
             }
             let neftune = self.config.neftune_alpha;
             let neftune = neftune.map(|alpha| neftune_bound(alpha, micro.length, self.model.config.hidden_size));
-            let pieces = match self.config.piece_tokens {
-                Some(tokens) => Cow::Owned(micro.pieces(tokens)),
-                None => Cow::Borrowed(std::slice::from_ref(micro)),
-            };
-            for piece in pieces.iter() {
+            for piece in passes(micro, self.config.piece_tokens, self.config.pad_id) {
                 if interrupt.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
                 let mut pass = Pass::Train(Noise::new(self.config.seed, step, pass_index));
                 pass_index += 1;
-                let loss = supervised(self.model, piece, &mut pass, neftune);
-                let value = f64::from(loss.sum.into_scalar::<f32>());
-                if !value.is_finite() {
-                    return Err(self.not_finite(format!("the loss is {value}"), batch));
-                }
-                sum += value;
+                let loss = supervised(self.model, &piece, &mut pass, neftune);
+                sums.push(loss.sum);
                 trained_tokens += loss.tokens;
                 gradients.add(self.model, &mut loss.objective.backward());
             }
+        }
+        // Here a device is waited for, once for the losses and once for the norm.
+        let sum = total(sums);
+        if !sum.is_finite() {
+            return Err(self.not_finite(format!("the loss is {sum}"), batch));
         }
         // The one division, by the tokens of the whole global batch.
         gradients.scale(1.0 / trained_tokens.max(1) as f64);

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use burn::backend::DispatchDevice;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::host::Host;
 use crate::kernel::{
-    Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Precision, Right, Values,
+    Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Precision, QuantWeight, Right, Values,
 };
+use crate::on_device::OnDevice;
+use crate::packed::PackedWeight;
 
-/// How products with one frozen weight are computed on the CPU, with what was made of the weight for that.
+/// How products with one frozen weight are computed, with what was made of the weight for that.
 #[derive(Debug, Clone, Default)]
 pub struct FrozenProduct {
     compute: Compute,
     panels: Option<Arc<Panels>>,
+    /// A quantised weight on another device than the CPU, once it was brought there.
+    packed: OnDevice<PackedWeight>,
 }
 
 /// A weight [out, in] in integers, for both passes.
@@ -43,10 +47,15 @@ impl FrozenProduct {
                 backward: IntegerPanels::new(set, format, &right(Order::AcrossColumns), out, input),
             })
         });
-        Self { compute, panels }
+        Self { compute, panels, packed: OnDevice::default() }
     }
 
-    /// The way.
+    /// A quantised weight on another device than the CPU; it is brought there once.
+    pub(crate) fn packed(&self, weight: &QuantWeight, device: &Device) -> PackedWeight {
+        self.packed.get(device, || PackedWeight::new(weight, device))
+    }
+
+    /// The way, on the CPU.
     pub fn compute(&self) -> Compute {
         self.compute
     }

@@ -81,6 +81,11 @@ impl QuantFormat {
         }
     }
 
+    /// Of a code.
+    pub(crate) fn bits(self) -> usize {
+        8 / self.in_a_byte()
+    }
+
     /// Values in a byte.
     fn in_a_byte(self) -> usize {
         match self {
@@ -194,6 +199,25 @@ impl QuantWeight {
     pub fn read_into(&self, range: std::ops::Range<usize>, into: &mut [f32]) {
         assert!(range.end <= self.len() && range.len() == into.len(), "a range of the weight");
         self.widen(InstructionSet::current(), range.start, into);
+    }
+
+    /// Values that share a scale.
+    pub(crate) fn block(&self) -> usize {
+        self.format.block(self.shape[1])
+    }
+
+    /// The scale of each block, nested ones worked out.
+    pub(crate) fn block_scales(&self) -> Vec<f32> {
+        (0..self.len().div_ceil(self.block())).map(|block| self.scales.of(block)).collect()
+    }
+
+    /// What each code stands for, before it is scaled.
+    pub(crate) fn levels(&self) -> Vec<f32> {
+        match self.format {
+            QuantFormat::Nf4 => NF4.to_vec(),
+            QuantFormat::Int4 => INT4.to_vec(),
+            QuantFormat::Int8 => (0..=u8::MAX).map(|code| f32::from(code.cast_signed())).collect(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 use super::open::{self, argument_fault};
 use crate::Environment;
 use crate::cli::BenchArgs;
+use crate::devices::processor;
 use crate::fault::{Failure, Fault};
 use crate::plan::{DevicePlan, Plan, agree};
 use crate::recipe::{self, BaseCompute};
@@ -121,7 +122,8 @@ impl Subject {
         let files = WeightFiles::open(&folder).map_err(|error| open::input(&error))?;
         let asked = args.base_compute.unwrap_or_default();
         let (form, compute) = open::base_form(&files, device, args.dtype, args.quantize, asked)?;
-        let mut model = Model::load(&folder, form, &device.open()).map_err(|error| open::input(&error))?;
+        let mut model =
+            Model::load(&folder, form, &device.open().map_err(argument_fault)?).map_err(|error| open::input(&error))?;
         let r = args.rank.unwrap_or(16);
         let lora = LoraConfig { r, alpha: 2.0 * r as f64, ..LoraConfig::default() };
         let layout = AdapterLayout::resolve(&model.config, AdapterKind::Lora, &lora, Tying::default());
@@ -166,13 +168,9 @@ fn instruction_set(args: &BenchArgs) -> Result<InstructionSet, Failure> {
 
 /// What the figures depend on.
 fn machine(set: InstructionSet) -> Json {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
     let sets: Vec<String> = InstructionSet::available().map(|set| set.to_string()).collect();
     json!({
-        "cpu": cpu.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        "cpu": processor(),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "instruction_sets": sets,
         "used": set.to_string(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use rankine_models::companions::{GENERATION_FILE, TEMPLATE_FILES, TOKENIZER_FILES};
 use rankine_models::config::DecoderConfig;
 use rankine_models::model::Model;
@@ -15,7 +16,7 @@ use super::open;
 use super::tokenizer::{self, END_OF_TEXT, END_OF_TURN};
 use crate::cli::InitArgs;
 use crate::fault::{Failure, Fault, chain};
-use crate::plan::{DevicePlan, stored_dtype};
+use crate::plan::stored_dtype;
 use crate::terminal;
 use crate::terminal::numbers::count;
 
@@ -84,7 +85,7 @@ fn make(args: &InitArgs, config: &mut Map<String, Json>, part: &Path) -> Result<
     write_json(&file, &Json::Object(config.clone()))?;
     let decoder = DecoderConfig::from_file(&file).map_err(|error| open::input(&error))?;
     let (parameters, vocabulary) = (decoder.parameters(), decoder.vocab_size);
-    let model = Model::random(decoder, args.seed, &DevicePlan::CPU.open());
+    let model = Model::random(decoder, args.seed, &Device::flex());
     write_weights(&model, part, dtype).map_err(|error| Failure::Failed(Fault::new(chain(&error))))?;
     Ok(format!("{} untrained parameters, vocabulary {}", count(parameters), count(vocabulary)))
 }

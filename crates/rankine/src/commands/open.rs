@@ -44,7 +44,8 @@ pub(crate) fn open(args: &ModelArgs, environment: &Environment) -> Result<Opened
     if files.total_bytes() > 1 << 30 {
         note(&format!("loading {} ({})", folder.display(), numbers::bytes(files.total_bytes())));
     }
-    let mut model = Model::load(&folder, form, &device.open()).map_err(|error| input(&error))?;
+    let mut model =
+        Model::load(&folder, form, &device.open().map_err(argument_fault)?).map_err(|error| input(&error))?;
     if let Some(path) = &args.adapter {
         attach(&mut model, path)?;
     }
@@ -62,8 +63,7 @@ pub(crate) fn base_form(
     base_compute: BaseCompute,
 ) -> Result<(BaseForm, BaseCompute), Failure> {
     let dtype = device.dtype(dtype, held_dtype(files, device)).map_err(argument_fault)?;
-    let quantize = quantize.map(|asked| device.quantize(asked)).transpose().map_err(argument_fault)?;
-    let compute = device.compute(base_compute).map_err(argument_fault)?;
+    let compute = device.allows(base_compute).map_err(argument_fault)?;
     agree(quantize, compute).map_err(argument_fault)?;
     let form = BaseForm { dtype, quantize: quantize.map(Into::into), residency: Residency::Memory };
     Ok((form, compute))

@@ -25,6 +25,7 @@ use super::export::{Export, Exported, Finished, Reference};
 use super::open::{self, chat_ids, input, prompt_ids, stop_tokens};
 use crate::Environment;
 use crate::cli::TrainArgs;
+use crate::devices;
 use crate::fault::{Failure, Fault, chain};
 use crate::lock::{self, Provenance};
 use crate::plan::{Fit, Forecast, Plan, Prepared, data_failure, is_chat, refuse};
@@ -64,6 +65,7 @@ pub fn run(args: &TrainArgs, environment: &Environment) -> Result<(), Failure> {
     if let Some(fault) = plan.refuse_memory(&prepared.forecast) {
         return Err(Failure::bad_input(fault));
     }
+    prove_device(&plan, !args.quiet)?;
     let mut model = load(&plan, &prepared.forecast.fit)?;
     if plan.model.base_compute != BaseCompute::F32 {
         let error = round_base(&mut model, &plan, &prepared).map_err(data_failure)?;
@@ -277,11 +279,30 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
     ))
 }
 
+/// Trains nothing on a device that computes wrongly.
+fn prove_device(plan: &Plan, talks: bool) -> Result<(), Failure> {
+    let device = plan.model.device;
+    if device.is_cpu() {
+        return Ok(());
+    }
+    if talks {
+        note(&format!("testing {device}: its kernels are compiled first"));
+    }
+    let agreement = devices::prove(device, plan.model.dtype).map_err(Failure::Failed)?;
+    if talks {
+        note(&format!(
+            "{device} computes what the CPU computes: {} losses and gradients, at most {:.1e} of their size apart",
+            agreement.compared, agreement.apart
+        ));
+    }
+    Ok(())
+}
+
 /// The base with the plan's adapter on it, multiplied in f32.
 pub(super) fn load(plan: &Plan, fit: &Fit) -> Result<Model, Failure> {
     let model = &plan.model;
-    let mut loaded =
-        Model::load(&model.folder, model.form(fit.residency), &model.device.open()).map_err(|error| input(&error))?;
+    let device = model.device.open().map_err(open::argument_fault)?;
+    let mut loaded = Model::load(&model.folder, model.form(fit.residency), &device).map_err(|error| input(&error))?;
     match &plan.adapter.adapter_path {
         Some(path) => open::attach(&mut loaded, path)?,
         None => loaded.attach(&plan.adapter.layout, plan.training.seed),

@@ -1,14 +1,15 @@
 //! What a run will hold in memory, how it is fitted into what is free, and whether that can be.
 
-use std::fs;
-
 use rankine_data::TokenizeReport;
+use rankine_models::config::TensorSpec;
 use rankine_models::model::Residency;
+use rankine_models::weights::StoredDtype;
 use rankine_train::checkpoint::Checkpoint;
 use rankine_train::memory::{MemoryForecast, MemoryInputs};
 use serde::Serialize;
 
-use super::{Backend, Forecast, GradientCheckpointing, Plan, defaults};
+use super::{Forecast, GradientCheckpointing, Plan, defaults};
+use crate::devices::{free_memory, max_tensor_bytes};
 use crate::fault::Fault;
 use crate::recipe::{BaseCompute, BaseResidency, MicroBatchSize, Quantize};
 use crate::terminal::numbers::bytes;
@@ -129,6 +130,9 @@ impl Plan {
 
     /// A fault where the run will not fit, with the cheapest change that makes it fit.
     pub(crate) fn refuse_memory(&self, forecast: &Forecast) -> Option<Fault> {
+        if let Some(most) = max_tensor_bytes(self.model.device) {
+            return self.refuse_tensors(self.longest(&forecast.train), forecast.fit.micro_batch_size, most);
+        }
         let fit = forecast.fit;
         let (memory, free) = (fit.memory?, free_memory()?);
         (memory.total() > free).then(|| {
@@ -143,6 +147,22 @@ impl Plan {
             };
             Fault::new(what).help(self.cheapest(self.longest(&forecast.train), free, own))
         })
+    }
+
+    /// A fault where a tensor would be larger than what the device holds in one buffer.
+    fn refuse_tensors(&self, longest: usize, sequences: usize, most: u64) -> Option<Fault> {
+        let too_large = |what: String, size: u64, help: &str| {
+            let limit = format!("the largest tensor of {} has {}", self.model.device, bytes(most));
+            (size > most).then(|| Fault::new(format!("{what} takes {}, and {limit}", bytes(size))).help(help))
+        };
+        let each = if self.model.dtype == StoredDtype::F32 { 4 } else { 2 };
+        let sized = |tensor: TensorSpec| (each * tensor.shape.iter().product::<usize>() as u64, tensor.name);
+        let (size, name) = self.model.config.tensors().into_iter().map(sized).max()?;
+        let weight = too_large(name, size, "use a `dtype` of half the size, or `device: cpu`");
+        let length = if self.data.packing { self.data.max_seq_len } else { longest };
+        let scores = sequences * self.model.config.num_attention_heads * length * length;
+        let help = "take a smaller `micro_batch_size` or `max_seq_len`, or `device: cpu`";
+        weight.or_else(|| too_large("attention over one micro-batch".to_owned(), 4 * scores as u64, help))
     }
 
     /// In the order of what they cost: time first, then exactness, then length.
@@ -179,7 +199,7 @@ impl Plan {
 
     /// What it will hold on the CPU, where the longest sequence has so many tokens; on other devices nobody knows.
     fn memory(&self, longest: usize, way: Way) -> Option<MemoryForecast> {
-        if self.model.device.backend != Backend::Cpu {
+        if !self.model.device.is_cpu() {
             return None;
         }
         let longest = longest.max(1);
@@ -206,22 +226,4 @@ fn residency_word<S: serde::Serializer>(residency: &Residency, serializer: S) ->
         Residency::Memory => "memory",
         Residency::Stream => "stream",
     })
-}
-
-/// Memory that can be had without swapping: what Linux says, and what a container's limit leaves. Pages of files that
-/// a container has read count as its own until they are wanted for something else.
-fn free_memory() -> Option<u64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10;
-    let cached = fs::read_to_string("/sys/fs/cgroup/memory.stat").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("inactive_file "))?;
-        line.trim().parse::<u64>().ok()
-    });
-    let left = number("/sys/fs/cgroup/memory.max").and_then(|most| {
-        let used = number("/sys/fs/cgroup/memory.current")?.saturating_sub(cached.unwrap_or_default());
-        Some(most.saturating_sub(used))
-    });
-    Some(left.map_or(available, |left| left.min(available)))
 }

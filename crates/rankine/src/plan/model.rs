@@ -11,7 +11,7 @@ use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles}
 use rankine_nn::lora::AdapterKind;
 use serde::Serialize;
 
-use super::device::{self, Backend, DevicePlan};
+use super::device::{self, DevicePlan};
 use super::{Decider, tidy};
 use crate::fault::chain;
 use crate::recipe::{BaseCompute, BaseResidency, Quantize};
@@ -57,6 +57,8 @@ pub struct ModelPlan {
     pub can_stream: bool,
     /// Where it runs.
     pub device: DevicePlan,
+    /// Whether that was left to the program.
+    pub device_auto: bool,
     /// Its shape.
     #[serde(skip)]
     pub config: DecoderConfig,
@@ -180,11 +182,11 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         stored_dtype
     });
     let asked = decider.file.recipe.base_compute.unwrap_or_default();
-    let base_compute = device.compute(asked).unwrap_or_else(|(what, help)| {
-        decider.fault("base_compute", format!("`base_compute`: {what}"), help);
+    let base_compute = device.allows(asked).unwrap_or_else(|(what, help)| {
+        decider.fault("base_compute", what, help);
         asked
     });
-    let quantize = quantize(decider, device, base_compute);
+    let quantize = quantize(decider, base_compute);
     let base_residency = decider.file.recipe.base_residency.unwrap_or_default();
     let streamed = streamed(decider, &files, device, dtype, base_compute);
     if let Err((what, help)) = &streamed
@@ -210,17 +212,15 @@ pub(super) fn decide(decider: &mut Decider<'_>, described: Described, device: Op
         base_residency,
         can_stream: streamed.is_ok(),
         device,
+        device_auto: decider.file.recipe.device.as_deref().is_none_or(|text| text == "auto"),
         config,
         folder,
     })
 }
 
 /// What a quantised base cannot be together with is noted.
-fn quantize(decider: &mut Decider<'_>, device: DevicePlan, base_compute: BaseCompute) -> Option<Quantize> {
+fn quantize(decider: &mut Decider<'_>, base_compute: BaseCompute) -> Option<Quantize> {
     let quantize = decider.file.recipe.quantize?;
-    if let Err((what, help)) = device.quantize(quantize) {
-        decider.fault("quantize", format!("`quantize`: {what}"), help);
-    }
     if let Err((what, help)) = agree(Some(quantize), base_compute) {
         decider.fault("base_compute", what, help);
     }
@@ -244,10 +244,7 @@ fn streamed(
 ) -> Result<(), (String, String)> {
     let recipe = &decider.file.recipe;
     let one_of_two = || "leave one of the two out".to_owned();
-    if device.backend != Backend::Cpu {
-        let what = format!("weights are read from their files on the CPU alone, and the device is {device}");
-        return Err((what, "leave it out, or use `device: cpu`".to_owned()));
-    }
+    device.allows(BaseResidency::Stream)?;
     if recipe.quantize.is_some() {
         return Err(("`quantize` makes other values of the weights, which are in no file".to_owned(), one_of_two()));
     }
@@ -299,7 +296,7 @@ pub(crate) fn trained_model(folder: PathBuf) -> PathBuf {
 /// What `dtype: auto` goes by: the type that holds the most bytes. A quantised checkpoint was never as exact as the
 /// type that holds its values exactly, and on a GPU bf16 is half as large.
 pub(crate) fn held_dtype(files: &WeightFiles, device: DevicePlan) -> StoredDtype {
-    let approximate = files.is_quantised() && device.backend != Backend::Cpu;
+    let approximate = files.is_quantised() && !device.is_cpu();
     if approximate { StoredDtype::BF16 } else { usual_dtype(files) }
 }
 

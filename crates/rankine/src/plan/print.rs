@@ -79,7 +79,9 @@ impl Plan {
             None => format!("frozen weights in {}", dtype_name(model.dtype)),
             Some(quantize) => format!("linear layers in {}, the rest in {}", quantize.name(), dtype_name(model.dtype)),
         };
-        row("device", format!("{}, {held}{compute}", model.device));
+        let auto = if model.device_auto { " (auto)" } else { "" };
+        row("device", format!("{}{auto}, {held}{compute}", model.device));
+        self.precision_rows(row);
         let kind = match self.adapter.kind {
             AdapterKind::Lora => "lora",
             AdapterKind::Dora => "dora",
@@ -95,6 +97,19 @@ impl Plan {
         if let Some(path) = &self.adapter.adapter_path {
             row("", format!("going on from {}", path.display()));
         }
+    }
+
+    /// What a GPU computes in; the CPU computes everything in f32.
+    fn precision_rows(&self, row: &mut impl FnMut(&str, String)) {
+        let model = &self.model;
+        if model.device.is_cpu() {
+            return;
+        }
+        let rest = "residual stream, norms, softmax, loss and what is trained in f32";
+        let (held, stored) = (dtype_name(model.dtype), dtype_name(model.stored_dtype));
+        let from = if held == stored { String::new() } else { format!(" (stored in {stored})") };
+        row("", format!("products with the base in {held}{from}; {rest}"));
+        row("", "tested beside the CPU before the first step; a loss that is not finite ends the run".to_owned());
     }
 
     fn data_rows(&self, forecast: &Forecast, row: &mut impl FnMut(&str, String)) {

@@ -4,7 +4,7 @@ use rankine_data::Loader;
 use rankine_models::model::Model;
 use rankine_train::pace::{Pace, PaceInputs};
 
-use super::{Backend, Fit, Plan, data_failure};
+use super::{Fit, Plan, data_failure};
 use crate::fault::{Failure, Fault, chain};
 
 /// Steps whose sizes stand for those of the run.
@@ -20,7 +20,7 @@ impl Plan {
     /// # Errors
     /// A model or records that cannot be read.
     pub(crate) fn pace(&self, loader: &mut Loader, fit: &Fit) -> Result<Option<Pace>, Failure> {
-        if self.model.device.backend != Backend::Cpu {
+        if !self.model.device.is_cpu() {
             return Ok(None);
         }
         let batches: Vec<_> = (0..SAMPLED).map(|_| loader.next()).collect();
@@ -29,7 +29,9 @@ impl Plan {
         }
         let layers = self.model.config.num_hidden_layers;
         let form = self.model.form(fit.residency);
-        let read = Model::load_first(&self.model.folder, form, &self.model.device.open(), LAYERS.min(layers));
+        let device = self.model.device.open();
+        let device = device.map_err(|(what, help)| Failure::bad_input(Fault::new(what).help(help)))?;
+        let read = Model::load_first(&self.model.folder, form, &device, LAYERS.min(layers));
         let mut model = read.map_err(|error| Failure::bad_input(Fault::new(chain(&error))))?;
         let layout = &self.adapter.layout;
         model.attach(&layout.of_depth(&model.config), self.training.seed);

@@ -6,7 +6,7 @@ use rankine_nn::lora::AdapterKind;
 use rankine_train::config::{LrScheduler, OptimizerConfig, OptimizerKind};
 use serde::Serialize;
 
-use super::{Backend, Decider, DevicePlan, defaults};
+use super::{Decider, DevicePlan, defaults};
 use crate::recipe::MicroBatchSize;
 
 /// How it is trained. What depends on the number of records is decided when they are known ([`super::Forecast`]).
@@ -130,10 +130,8 @@ fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>)
         decider.fault("gradient_checkpointing", what, "");
         return GradientCheckpointing::None;
     };
-    if let Some(device) = device.filter(|device| device.backend != Backend::Cpu && found != GradientCheckpointing::None)
-    {
-        let what = format!("`gradient_checkpointing: {found}` is for the CPU, and the device is {device}");
-        decider.fault("gradient_checkpointing", what, "leave it out, and take a smaller `micro_batch_size`");
+    if let Some(Err((what, help))) = device.map(|device| device.allows(found)) {
+        decider.fault("gradient_checkpointing", what, help);
     }
     found
 }
@@ -141,10 +139,8 @@ fn gradient_checkpointing(decider: &mut Decider<'_>, device: Option<DevicePlan>)
 fn micro_batch_size(decider: &mut Decider<'_>, device: Option<DevicePlan>) -> MicroBatchSize {
     let default = || NonZeroUsize::new(defaults::MICRO_BATCH_SIZE).unwrap_or(NonZeroUsize::MIN);
     let asked = decider.file.recipe.micro_batch_size.unwrap_or_else(|| MicroBatchSize::Sequences(default()));
-    let auto = matches!(asked, MicroBatchSize::Auto(_));
-    if let Some(device) = device.filter(|device| auto && device.backend != Backend::Cpu) {
-        let what = format!("`micro_batch_size: auto` is for the CPU, and the device is {device}");
-        decider.fault("micro_batch_size", what, "give a number");
+    if let Some(Err((what, help))) = device.map(|device| device.allows(asked)) {
+        decider.fault("micro_batch_size", what, help);
     }
     asked
 }

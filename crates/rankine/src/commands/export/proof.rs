@@ -11,7 +11,7 @@ use rankine_models::weights::{StoredDtype, WeightFiles};
 use super::export_failure;
 use crate::commands::open;
 use crate::fault::{Failure, Fault};
-use crate::plan::{Backend, DevicePlan};
+use crate::plan::DevicePlan;
 
 /// What base and adapter say on held-out text, in f32. Computed when it is first asked for, and once: a run has several
 /// exports, and its two models are never in memory together.
@@ -71,13 +71,14 @@ impl<'a> Reference<'a> {
     }
 
     fn load(&self, folder: &Path, basis: Basis) -> Result<Model, Failure> {
-        let form = match (basis, self.device.backend) {
-            (Basis::Held(form), _) => form,
-            (Basis::Stored, Backend::Cpu) => held_exactly(folder),
+        let form = match basis {
+            Basis::Held(form) => form,
+            Basis::Stored if self.device.is_cpu() => held_exactly(folder),
             // Others calculate in the type of the weights.
-            (Basis::Stored, _) => StoredDtype::F32.into(),
+            Basis::Stored => StoredDtype::F32.into(),
         };
-        Model::load(folder, form, &self.device.open()).map_err(|error| open::input(&error))
+        let device = self.device.open().map_err(open::argument_fault)?;
+        Model::load(folder, form, &device).map_err(|error| open::input(&error))
     }
 }
 

@@ -1,0 +1,81 @@
+//! The self-test of a device, and what to do where it fails.
+
+use burn::tensor::DType;
+use rankine_models::weights::StoredDtype;
+use rankine_train::self_test::{Agreement, self_test};
+
+use super::guarded;
+use crate::fault::Fault;
+use crate::plan::{Backend, DevicePlan};
+
+/// Trains a tiny model on the device and on the CPU, with frozen weights of that type, and compares.
+///
+/// # Errors
+/// What differs, and which setting to change.
+pub(crate) fn prove(plan: DevicePlan, dtype: StoredDtype) -> Result<Agreement, Fault> {
+    let device = plan.open().map_err(|(what, help)| Fault::new(what).help(help))?;
+    let held = match dtype {
+        StoredDtype::F32 => DType::F32,
+        StoredDtype::BF16 => DType::BF16,
+        StoredDtype::F16 => DType::F16,
+    };
+    let fault = |what: String| Fault::new(what).help(advice(plan, dtype, &Build::own()));
+    match guarded(|| self_test(&device, held)) {
+        Ok(Ok(agreement)) => Ok(agreement),
+        Ok(Err(wrong)) => Err(fault(format!("{plan} computes wrongly: {wrong}"))),
+        Err(said) => Err(fault(format!("{plan} failed while its arithmetic was tested: {said}"))),
+    }
+}
+
+/// What may be at fault and can be left out.
+struct Build {
+    fusion: bool,
+    autotune: bool,
+    native_shaders: bool,
+}
+
+impl Build {
+    fn own() -> Self {
+        Self {
+            fusion: cfg!(feature = "fusion"),
+            autotune: cfg!(feature = "autotune"),
+            native_shaders: cfg!(any(feature = "vulkan", feature = "metal")),
+        }
+    }
+}
+
+/// One change at a time, the likeliest culprit first.
+fn advice(plan: DevicePlan, dtype: StoredDtype, build: &Build) -> String {
+    let graphics = matches!(plan.backend, Backend::Vulkan | Backend::Metal | Backend::Wgpu);
+    if build.fusion {
+        return "build without the feature `fusion`, which was seen to be wrong on some drivers".to_owned();
+    }
+    if graphics && build.native_shaders {
+        return "build with the feature `wgpu` alone and use `device: wgpu`: its kernels are in WGSL".to_owned();
+    }
+    if build.autotune {
+        return "build without the feature `autotune`".to_owned();
+    }
+    if dtype != StoredDtype::F32 {
+        return "use `dtype: f32`".to_owned();
+    }
+    "update the driver, or use `device: cpu`".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_one_setting_after_the_other() {
+        let vulkan = DevicePlan { backend: Backend::Vulkan, index: Some(0) };
+        let cuda = DevicePlan { backend: Backend::Cuda, index: Some(0) };
+        let build = |fusion, native_shaders, autotune| Build { fusion, autotune, native_shaders };
+        let f16 = StoredDtype::F16;
+        assert!(advice(vulkan, f16, &build(true, true, true)).contains("`fusion`"));
+        assert!(advice(vulkan, f16, &build(false, true, true)).contains("`device: wgpu`"));
+        assert!(advice(cuda, f16, &build(false, true, true)).contains("`autotune`"));
+        assert!(advice(cuda, f16, &build(false, true, false)).contains("`dtype: f32`"));
+        assert!(advice(cuda, StoredDtype::F32, &build(false, false, false)).contains("`device: cpu`"));
+    }
+}

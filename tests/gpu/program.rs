@@ -1,0 +1,113 @@
+//! The program on the device: it lists and tests it, trains, resumes and generates as on the CPU.
+
+use std::path::Path;
+
+use burn::tensor::DType;
+use serde_json::Value;
+
+use super::{SOFTWARE, Tested, tested};
+use crate::cli::{Run, rankine};
+use crate::resume::workplace;
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).expect("JSON")
+}
+
+fn losses(run: &Path, event: &str) -> Vec<f64> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    lines.filter(|line| line["event"] == event).map(|line| line["loss"].as_f64().expect("a loss")).collect()
+}
+
+#[test]
+fn a_software_adapter_is_named_as_such_tested_and_never_chosen() {
+    let Some(_software) = tested().filter(Tested::is_software) else { return };
+    let here = tempfile::tempdir().unwrap();
+    let run = rankine(here.path(), &["devices", "--json"]);
+    run.ends(0);
+    let listed = json(&run);
+    assert_ne!(listed["auto"], SOFTWARE, "{listed}");
+    let devices = listed["devices"].as_array().expect("a list");
+    let software = devices.iter().find(|device| device["device"] == SOFTWARE).expect("the adapter");
+    assert_eq!(software["kind"], "software", "{software}");
+    assert_eq!(software["api"], "Vulkan", "{software}");
+    assert!(software["driver"].as_str().is_some_and(|driver| !driver.is_empty()), "{software}");
+    assert!(software["max_tensor_bytes"].as_u64().is_some_and(|most| most >= 1 << 27), "{software}");
+    assert!(software["dtypes"].as_array().expect("types").contains(&"f32".into()), "{software}");
+
+    let run = rankine(here.path(), &["devices", SOFTWARE]);
+    run.ends(0);
+    assert!(run.stdout.contains("software adapter") && !run.stdout.contains("instruction"), "{}", run.stdout);
+    rankine(here.path(), &["devices", "wgpu:7"]).ends(2).says("this machine has no `wgpu:7`").says(SOFTWARE);
+
+    let run = rankine(here.path(), &["devices", SOFTWARE, "--self-test", "--json"]);
+    run.ends(0);
+    let test = &json(&run)["devices"][0]["self_test"];
+    assert_eq!(test["right"], true, "{test}");
+    assert!(test["largest_difference"].as_f64().expect("a number") < 1e-4, "{test}");
+    assert!(test["compared"].as_u64().expect("a number") > 100, "{test}");
+}
+
+#[test]
+fn what_the_device_lacks_is_refused_before_anything_runs() {
+    let Some(Tested { name, device, _turn }) = tested() else { return };
+    let place = workplace();
+    let asked = format!("device={name}");
+    let refused = |set: &str, said: &str| {
+        rankine(place.path(), &["plan", "recipe.yaml", "--set", &asked, "--set", set]).ends(2).says(said);
+    };
+    refused("base_compute=int16", &format!("`base_compute: int16` is for the CPU, and the device is {name}"));
+    refused("gradient_checkpointing=block", "`gradient_checkpointing: block` is for the CPU");
+    if !device.supports_dtype(DType::BF16) {
+        refused("dtype=bf16", "does not calculate in bf16");
+    }
+    let plan = rankine(place.path(), &["plan", "recipe.yaml", "--set", &asked]);
+    plan.ends(0);
+    assert!(plan.stdout.contains(&format!("{name}, frozen weights in f32")), "{}", plan.stdout);
+    assert!(plan.stdout.contains("residual stream, norms, softmax, loss"), "{}", plan.stdout);
+}
+
+/// Accumulation, packing, a tied table trained in full. Without dropout and noise, which are drawn for the rows of a
+/// device and for the documents of the CPU.
+#[test]
+fn a_run_is_the_cpus_resumes_and_generates() {
+    let Some(Tested { name, _turn, .. }) = tested() else { return };
+    let place = workplace();
+    let here = place.path();
+    let train = |sets: &[&str], flags: &[&str]| {
+        let common = ["max_steps=6", "eval_steps=3", "save_steps=3", "load_best=false", "early_stopping_patience=null"];
+        let common = common.into_iter().chain(["lora.dropout=0", "neftune_alpha=null"]);
+        let sets: Vec<&str> = common.chain(sets.iter().copied()).flat_map(|set| ["--set", set]).collect();
+        rankine(here, &[&["train", "recipe.yaml"], &sets[..], flags].concat())
+    };
+    let asked = format!("device={name}");
+    train(&["device=cpu", "output_dir=cpu"], &[]).ends(0);
+    let run = train(&[&asked, "output_dir=gpu"], &[]);
+    run.ends(0).says(&format!("{name} computes what the CPU computes"));
+    for event in ["step", "eval"] {
+        let (expected, found) = (losses(&here.join("cpu"), event), losses(&here.join("gpu"), event));
+        assert_eq!(found.len(), expected.len());
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!((found / expected - 1.0).abs() < 1e-4, "{event} {index}: {found}, {expected} on the CPU");
+        }
+    }
+    let steps = losses(&here.join("gpu"), "step");
+
+    // The second half once more, from the checkpoint.
+    std::fs::remove_dir_all(here.join("gpu/checkpoints/step-000006")).expect("the last checkpoint");
+    std::fs::remove_dir_all(here.join("gpu/adapter")).expect("the adapter");
+    train(&[&asked, "output_dir=gpu"], &["--resume"]).ends(0);
+    let resumed = losses(&here.join("gpu"), "step");
+    assert_eq!(resumed.len(), 6);
+    for (index, (found, expected)) in resumed.iter().zip(&steps).enumerate() {
+        assert!((found / expected - 1.0).abs() < 1e-6, "step {}: {found}, {expected} uninterrupted", index + 1);
+    }
+
+    let answer = |device: &str| {
+        let prompt = ["generate", "base", "--adapter", "cpu/adapter", "--prompt", "What is 7919 and then 1?\n"];
+        let run = rankine(here, &[&prompt[..], &["--max-new-tokens", "12", "--json", "--device", device]].concat());
+        run.ends(0);
+        json(&run)["text"].as_str().expect("a text").to_owned()
+    };
+    assert_eq!(answer(name), answer("cpu"));
+}
