@@ -59,6 +59,9 @@ const SLACK: f64 = 1.12;
 /// Bytes of an f32.
 const F32: u64 = 4;
 
+/// Panels that are packed for tiles, which are larger than those for vectors: seen in models of 9 million parameters.
+const PANELS: u64 = 12 << 20;
+
 impl MemoryForecast {
     /// Counts the parts.
     pub fn new(inputs: &MemoryInputs<'_>) -> Self {
@@ -81,7 +84,8 @@ impl MemoryForecast {
         // The largest: the feed-forward's backward pass with its packed gradients, and of a layer that is computed
         // again what it keeps.
         // On tiles a packed value takes six bytes, not four.
-        let wider = if InstructionSet::current() == InstructionSet::Amx { d + f } else { 0 };
+        let on_tiles = InstructionSet::current() == InstructionSet::Amx;
+        let wider = if on_tiles { d + f } else { 0 };
         let largest = tokens * (4 * d + 6 * f + wider + if again > 0 { kept } else { 0 });
         // A head that is trained has all logits in the graph, with their softmax and its gradient.
         let head = [HEAD, EMBEDDING].map(|path| layout.saved.iter().any(|saved| saved == path));
@@ -103,7 +107,7 @@ impl MemoryForecast {
             trained: 3 * F32 * trained,
             optimizer: moments * F32 * trained,
             activations: slack(activations),
-            scratch: slack(largest + logits),
+            scratch: slack(largest + logits) + if on_tiles { PANELS } else { 0 },
             program: PROGRAM + PROGRAM_WORD * config.vocab_size as u64,
         }
     }

@@ -49,7 +49,7 @@ const LEFT: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count {
     left: usize,
-    right: usize,
+    pub(super) right: usize,
 }
 
 impl Count {

@@ -59,6 +59,16 @@ impl<'a> Term<'a> {
         Self { left, k, right, precision: Precision::Single }
     }
 
+    /// Of the right side, as the set packs it.
+    fn planes(&self, set: InstructionSet) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if set == InstructionSet::Amx {
+            return planes::Count::new(self.precision, self.right.values).right;
+        }
+        let _ = set;
+        1
+    }
+
     /// With another precision.
     pub(crate) fn at(self, precision: Precision) -> Self {
         Self { precision, ..self }
@@ -180,6 +190,13 @@ impl<'a> Job<'a> {
         integer + self.terms.iter().map(|term| term.k.len()).sum::<usize>()
     }
 
+    /// Values that one pass packs for a column; on tiles, planes.
+    fn packed(&self, set: InstructionSet) -> usize {
+        let (length, values) = (self.length(), self.terms.iter().map(|term| term.k.len() * term.planes(set)));
+        let integer: usize = self.integer.iter().map(|term| term.left.k / 2).sum();
+        (integer + values.sum::<usize>()) * length.min(PASS) / length.max(1)
+    }
+
     /// The sum in stretches of at most [`PASS`]: which term, and which part of it. A term is cut at multiples of `unit`.
     fn passes(&self, unit: usize) -> Vec<Vec<(usize, Range<usize>)>> {
         let mut passes: Vec<Vec<(usize, Range<usize>)>> = Vec::new();
@@ -225,7 +242,7 @@ fn blocks(jobs: &[Job<'_>], set: InstructionSet, tiles: Tiles, threads: usize) -
         }
         let panel = 2 * lanes;
         let panels = n.div_ceil(panel);
-        let most = (block_size(set) / (job.length().clamp(1, PASS) * panel)).max(1);
+        let most = (block_size(set) / (job.packed(set).max(1) * panel)).max(1);
         let mut cuts = panels.div_ceil(most);
         let mut bands = 1;
         if threads > 1 {
