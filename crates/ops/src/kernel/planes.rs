@@ -310,9 +310,9 @@ impl RightPart<'_> {
                     planes[1][COLUMN] = _mm512_castsi512_ps(middle);
                     planes[2][COLUMN] = _mm512_castsi512_ps(bottom);
                 });
-                for plane in 0..self.count.right {
+                for (plane, columns) in planes.iter().enumerate().take(self.count.right) {
                     let into = into.add((plane * self.halves + half) * TILE);
-                    let lines = flip(planes[plane]);
+                    let lines = flip(*columns);
                     sixteen!(PAIR, { _mm512_store_ps(into.add(PAIR * DEPTH).cast(), lines[PAIR]) });
                 }
             }
