@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains on a random base of 1.1 billion parameters (TinyLlama's shape, bf16, 2.2 GB) that stays in its files, and holds
+# Trains on a random base of 970 million parameters (TinyLlama's layers, bf16, 1.9 GB) that stays in its files, and holds
 # the run to 2 GB of resident memory. Usage: benches/stream.sh FOLDER [RANKINE]; the model is kept in FOLDER.
 set -eu
 place=$1
