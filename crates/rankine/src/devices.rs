@@ -94,6 +94,10 @@ pub(crate) fn describe(unit: &Unit) -> Description {
 
 /// The largest tensor that a device can hold in one buffer, where it has such a limit.
 pub(crate) fn max_tensor_bytes(plan: DevicePlan) -> Option<u64> {
+    // Memory alone bounds the processor's; every start asks.
+    if plan.is_cpu() {
+        return None;
+    }
     let unit = of(plan.backend).into_iter().find(|unit| unit.plan == plan)?;
     describe(&unit).max_tensor_bytes
 }
