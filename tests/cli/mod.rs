@@ -81,6 +81,16 @@ pub(crate) fn ended(mut command: Command, input: &str) -> Run {
     Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
+/// A folder with a tiny untrained model, sums to learn and a recipe; `init` is said to `rankine init` as well.
+pub(crate) fn sums_to_learn(config: &str, recipe: &str, init: &[&str]) -> tempfile::TempDir {
+    let records: String =
+        (0..8).map(|n| format!("{{\"prompt\": \"{n} + 1 =\", \"completion\": \" {}\"}}\n", n + 1)).collect();
+    let folder = folder(&[("config.json", config), ("x.jsonl", &records), ("recipe.yaml", recipe)]);
+    let made = ["init", "config.json", "--out", "model", "--train-tokenizer", "x.jsonl"];
+    rankine(folder.path(), &[&made[..], init].concat()).ends(0);
+    folder
+}
+
 /// A folder with these files.
 pub(crate) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");

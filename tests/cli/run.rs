@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rankine_ops::{Compute, InstructionSet};
 use serde_json::Value as Json;
 
-use super::{folder, rankine, rankine_with_input};
+use super::{rankine, rankine_with_input, sums_to_learn};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "vocab_size": 280,
@@ -19,11 +19,7 @@ const RECIPE: &str = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{pat
 
 /// A folder with a tiny untrained model, sums to learn and a recipe.
 fn workshop() -> tempfile::TempDir {
-    let records: String =
-        (0..8).map(|n| format!("{{\"prompt\": \"{n} + 1 =\", \"completion\": \" {}\"}}\n", n + 1)).collect();
-    let folder = folder(&[("config.json", CONFIG), ("x.jsonl", &records), ("recipe.yaml", RECIPE)]);
-    rankine(folder.path(), &["init", "config.json", "--out", "model", "--train-tokenizer", "x.jsonl"]).ends(0);
-    folder
+    sums_to_learn(CONFIG, RECIPE, &[])
 }
 
 /// The loss of each step of a run.

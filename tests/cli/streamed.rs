@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::{folder, rankine};
+use super::{rankine, sums_to_learn};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "vocab_size": 280,
@@ -15,12 +15,7 @@ const RECIPE: &str = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{pat
     gradient_accumulation_steps: 2\nlearning_rate: 1e-2\noutput_dir: run\n";
 
 fn workshop(dtype: &str) -> tempfile::TempDir {
-    let records: String =
-        (0..8).map(|n| format!("{{\"prompt\": \"{n} + 1 =\", \"completion\": \" {}\"}}\n", n + 1)).collect();
-    let folder = folder(&[("config.json", CONFIG), ("x.jsonl", &records), ("recipe.yaml", RECIPE)]);
-    let init = ["init", "config.json", "--out", "model", "--train-tokenizer", "x.jsonl", "--dtype", dtype];
-    rankine(folder.path(), &init).ends(0);
-    folder
+    sums_to_learn(CONFIG, RECIPE, &["--dtype", dtype])
 }
 
 fn train(here: &Path, sets: &[&str]) -> crate::cli::Run {
