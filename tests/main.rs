@@ -27,7 +27,6 @@ mod runs;
 #[allow(dead_code, reason = "the hub's own tests use the rest")]
 #[path = "../crates/hub/tests/server/s3.rs"]
 mod s3;
+
 #[cfg(all(feature = "s3", feature = "aws"))]
-#[allow(dead_code, reason = "the hub's own tests use the rest")]
-#[path = "../crates/hub/tests/server/wire.rs"]
-mod wire;
+use hub_server::wire;

@@ -16,6 +16,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value as Json;
+
 /// The repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -89,6 +91,13 @@ pub(crate) fn sums_to_learn(config: &str, recipe: &str, init: &[&str]) -> tempfi
     let made = ["init", "config.json", "--out", "model", "--train-tokenizer", "x.jsonl"];
     rankine(folder.path(), &[&made[..], init].concat()).ends(0);
     folder
+}
+
+/// The losses of a run's events of one kind (`step`, `eval`), in order.
+pub(crate) fn losses(run: &Path, event: &str) -> Vec<f64> {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
+    lines.filter(|line| line["event"] == event).map(|line| line["loss"].as_f64().expect("a loss")).collect()
 }
 
 /// A folder with these files.

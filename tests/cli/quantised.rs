@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use rankine_models::weights::WeightFiles;
-use rankine_ops::{QuantFormat, QuantWeight};
+use rankine_ops::{InstructionSet, QuantFormat, QuantWeight};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-use super::{rankine, sums_to_learn};
+use super::{losses, rankine, sums_to_learn};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "vocab_size": 280,
@@ -44,6 +44,25 @@ fn integers_of_a_base_in_fewer_bits_are_refused_wherever_they_are_asked_for() {
     }
     let ignored = rankine(here, &["bench", "recipe.yaml", "--quantize", "nf4"]);
     ignored.ends(2).says("`--quantize` is for a model without a recipe").says("--set quantize=nf4");
+}
+
+/// bf16 keeps no copy of the base: where the processor multiplies in it, that is near f32 and not it; elsewhere it is f32.
+#[test]
+fn a_base_in_fewer_bits_is_multiplied_with_in_bf16() {
+    let folder = workshop();
+    let here = folder.path();
+    let run = |compute: &str| {
+        let sets = ["quantize=int8".to_owned(), format!("base_compute={compute}"), format!("output_dir={compute}")];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        rankine(here, &[&["train", "recipe.yaml"], &sets[..]].concat()).ends(0);
+        losses(&here.join(compute), "step")
+    };
+    let (exact, rounded) = (run("f32"), run("bf16"));
+    assert_eq!(exact.len(), rounded.len());
+    assert_eq!(InstructionSet::Amx.is_available(), exact != rounded);
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((exact / rounded - 1.0).abs() < 0.01, "{rounded}, {exact} in f32");
+    }
 }
 
 fn weights(folder: &Path) -> WeightFiles {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rankine_ops::{Compute, InstructionSet};
 use serde_json::Value as Json;
 
-use super::{rankine, rankine_with_input, sums_to_learn};
+use super::{losses, rankine, rankine_with_input, sums_to_learn};
 
 const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "vocab_size": 280,
@@ -20,13 +20,6 @@ const RECIPE: &str = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{pat
 /// A folder with a tiny untrained model, sums to learn and a recipe.
 fn workshop() -> tempfile::TempDir {
     sums_to_learn(CONFIG, RECIPE, &[])
-}
-
-/// The loss of each step of a run.
-fn losses(run: &Path) -> Vec<f64> {
-    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
-    let steps = lines(&metrics).into_iter().filter(|event| event["event"] == "step");
-    steps.map(|event| event["loss"].as_f64().expect("a loss")).collect()
 }
 
 fn lines(text: &str) -> Vec<Json> {
@@ -235,7 +228,7 @@ fn every_adapter_multiplies_as_the_recipe_says() {
             [format!("base_compute={way}"), format!("output_dir=run-{way}-{}", adapter.len()), adapter.to_owned()];
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
-        *losses(&here.join(format!("run-{way}-{}", adapter.len()))).first().expect("a step")
+        *losses(&here.join(format!("run-{way}-{}", adapter.len())), "step").first().expect("a step")
     };
     for adapter in ["lora={r: 4, alpha: 8, dropout: 0.5}", "adapter=dora"] {
         let (exact, rounded) = (loss("f32", adapter), loss("int8", adapter));
@@ -262,7 +255,7 @@ fn the_base_can_be_multiplied_in_integers() {
                 .says("the first 8 records have a loss of"),
             _ => run.says(&format!("base_compute {way}: the first 8 records have a loss of")),
         };
-        *losses(&here.join(format!("run-{way}"))).last().expect("a step")
+        *losses(&here.join(format!("run-{way}")), "step").last().expect("a step")
     };
     let exact = loss("f32");
     assert!((loss("int16") - exact).abs() < 2e-3 * exact, "int16");
@@ -284,7 +277,7 @@ fn the_base_can_be_held_in_fewer_bits() {
         let quantize = format!("quantize={format}");
         let quantize = if format == "no" { vec![] } else { vec!["--set", &quantize] };
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &adapter[..], &quantize[..]].concat()).ends(0);
-        losses(&here.join(format!("run-{format}")))
+        losses(&here.join(format!("run-{format}")), "step")
     };
     for adapter in ["adapter=lora", "adapter=dora", "lora={r: 4, alpha: 8, dropout: 0.1}"] {
         let exact = trained("no", adapter);
@@ -322,7 +315,7 @@ fn gradient_checkpointing_changes_no_bit() {
         rankine(here, &[&["train", "recipe.yaml", "--overwrite"], &sets[..]].concat()).ends(0);
         let adapter = std::fs::read(here.join("run/adapter/adapter_model.safetensors")).expect("an adapter");
         // As bits, in which no two losses are taken for one.
-        (adapter, losses(&here.join("run")).into_iter().map(f64::to_bits).collect::<Vec<_>>())
+        (adapter, losses(&here.join("run"), "step").into_iter().map(f64::to_bits).collect::<Vec<_>>())
     };
     for adapter in ["adapter=lora", "adapter=dora"] {
         let expected = trained("none", adapter);

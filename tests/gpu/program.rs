@@ -1,22 +1,14 @@
 //! The program on the device: it lists and tests it, trains, resumes and generates as on the CPU.
 
-use std::path::Path;
-
 use burn::tensor::DType;
 use serde_json::Value;
 
 use super::{SOFTWARE, Tested, tested};
-use crate::cli::{Run, rankine};
+use crate::cli::{Run, losses, rankine};
 use crate::resume::workplace;
 
 fn json(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).expect("JSON")
-}
-
-fn losses(run: &Path, event: &str) -> Vec<f64> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics.jsonl");
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    lines.filter(|line| line["event"] == event).map(|line| line["loss"].as_f64().expect("a loss")).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Hub, with Python on one side of each exchange: the tests' server serves huggingface_hub, and the cache is shared.
 
-`cargo build -p rankine-hub --example hub_server` first. Needs no model; with --model its files are used, too.
+`cargo build -p rankine-hub --features hub --example hub_server` first. Needs no model; with --model its files are used, too.
 """
 import json
 import os

@@ -350,8 +350,7 @@ impl Model {
         self.for_each_linear(&mut |_, linear| {
             linear.product = match &linear.weight {
                 LinearWeight::Dense(weight) => product(weight),
-                // Integers made beforehand would be the dense copy that quantising saves.
-                LinearWeight::Quantised(_) | LinearWeight::Streamed(_) => FrozenProduct::default(),
+                LinearWeight::Quantised(_) | LinearWeight::Streamed(_) => FrozenProduct::as_read(compute),
             };
         });
     }

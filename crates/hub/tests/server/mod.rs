@@ -6,7 +6,7 @@
 
 mod answers;
 mod uploads;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};

@@ -50,6 +50,13 @@ impl FrozenProduct {
         Self { compute, panels, packed: OnDevice::default() }
     }
 
+    /// As [`Self::new`], of a weight that nothing is made of beforehand: one in few bits, or left in its file. Integers
+    /// would be the copy of it that is not wanted; what is asked for in them is computed in single precision.
+    pub fn as_read(compute: Compute) -> Self {
+        let compute = if compute.keeps_integers() { Compute::F32 } else { compute };
+        Self { compute, ..Self::default() }
+    }
+
     /// A quantised weight on another device than the CPU; it is brought there once.
     pub(crate) fn packed(&self, weight: &QuantWeight, device: &Device) -> PackedWeight {
         self.packed.get(device, || PackedWeight::new(weight, device))

@@ -59,6 +59,11 @@ impl Compute {
         }
     }
 
+    /// Whether integers of every weight are held for it, on a processor that computes in them.
+    pub fn keeps_integers(self) -> bool {
+        matches!(self, Self::Int16 | Self::Int8)
+    }
+
     /// `None` for single precision. Without 8-bit dot products, 8-bit values are held in 16 bits: the sums are the same.
     pub(crate) fn format(self, set: InstructionSet) -> Option<Format> {
         match self.on(set) {

@@ -9,6 +9,7 @@ use rankine_models::config::DecoderConfig;
 use rankine_models::model::{BaseForm, Residency};
 use rankine_models::weights::{INDEX_FILE, SINGLE_FILE, StoredDtype, WeightFiles};
 use rankine_nn::lora::AdapterKind;
+use rankine_ops::Compute;
 use serde::Serialize;
 
 use super::device::{self, DevicePlan};
@@ -248,7 +249,7 @@ fn streamed(
     if recipe.quantize.is_some() {
         return Err(("`quantize` makes other values of the weights, which are in no file".to_owned(), one_of_two()));
     }
-    if base_compute != BaseCompute::F32 {
+    if Compute::from(base_compute).keeps_integers() {
         let way = base_compute.name();
         return Err((format!("`base_compute: {way}` keeps integers of every weight in memory"), one_of_two()));
     }
@@ -267,7 +268,7 @@ fn streamed(
 /// # Errors
 /// Where the two contradict each other: what, and what to do.
 pub(crate) fn agree(quantize: Option<Quantize>, base_compute: BaseCompute) -> Result<(), (String, String)> {
-    if quantize.is_none() || base_compute == BaseCompute::F32 {
+    if quantize.is_none() || !Compute::from(base_compute).keeps_integers() {
         return Ok(());
     }
     let way = base_compute.name();
