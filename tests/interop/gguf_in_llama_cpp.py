@@ -107,13 +107,8 @@ def greedy(binary, model, adapter, prompt):
 
 
 def go_on(llama, own, prompt):
-    """What llama.cpp says to a prompt in the model's chat template, token by token the best."""
-    # The template is the one in the file.
-    text = llama.metadata["tokenizer.chat_template"]
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    rendered = environment.from_string(text).render(messages=[dict(role="user", content=prompt)], add_generation_prompt=True)
-    ids = llama.tokenize(rendered.encode(), add_bos=False, special=True)
+    """What llama.cpp goes on with after a prompt, token by token the best. The adapter's records have no chat template."""
+    ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)
     new = []
     llama.reset()
     for token in llama.generate(ids, temp=0.0, repeat_penalty=1.0):
