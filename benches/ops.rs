@@ -1,4 +1,5 @@
-//! Each operation of a training step, forward and backward, at the shape of SmolLM2-135M: `cargo bench --bench ops`.
+//! Each operation of a training step, forward and backward, at the shape of SmolLM2-135M: `cargo bench --profile dev --bench ops`,
+//! with the kernels that `cargo build` compiles.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::black_box;
@@ -30,7 +31,9 @@ fn leaf(shape: [usize; 2], seed: usize) -> Tensor<2> {
 
 fn layer(out: usize, input: usize, compute: Compute) -> Projection {
     let weight = values([out, input], 1).mul_scalar(0.05).cast(DType::BF16);
-    let update = LowRank { a: leaf([RANK, input], 2), b: leaf([out, RANK], 3).mul_scalar(0.01), scale: 2.0 };
+    // Scaled before it is a leaf: an operation between would be used up by the first backward pass.
+    let b = values([out, RANK], 3).mul_scalar(0.01).autodiff().require_grad();
+    let update = LowRank { a: leaf([RANK, input], 2), b, scale: 2.0 };
     let product = FrozenProduct::new(&weight, compute);
     Projection { weight: rankine_ops::Weight::Dense(weight), bias: None, update: Some(update), product }
 }
@@ -71,7 +74,8 @@ fn layers(c: &mut Criterion) {
                 b.iter_batched(
                     || body(leaf([TOKENS, HIDDEN], 4)).sum(),
                     |y| black_box(y.backward()),
-                    BatchSize::LargeInput,
+                    // One graph at a time: they share the adapters, and burn one tape for what hangs together.
+                    BatchSize::PerIteration,
                 );
             });
         }
