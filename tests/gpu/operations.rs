@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rankine_models::model::to_host;
 use rankine_ops::{
     self as ops, Angles, Attended, FrozenProduct, Keep, LossSum, LowRank, Norm, Projection, QuantFormat, QuantWeight,
-    Weight,
+    SplitWeight, Weight,
 };
 
 use super::{Tested, assert_close, tested};
@@ -160,7 +160,7 @@ fn losses_of_a_head() {
             let LossSum { sum, objective, tokens } = if trained {
                 ops::cross_entropy(ops::linear(hidden.clone(), weight), &targets)
             } else {
-                ops::head_loss(hidden.clone(), &weight, &targets, &FrozenProduct::default())
+                ops::head_loss(hidden.clone(), &weight.into(), &targets, &FrozenProduct::default())
             };
             assert_eq!(tokens, n);
             (to_host(sum), to_host(hidden.grad(&objective.backward()).unwrap()))
@@ -171,6 +171,36 @@ fn losses_of_a_head() {
             assert_close(&format!("gradient of the loss, {n} x {v}"), &found.1, &expected.1, TOLERANCE);
         }
     }
+}
+
+/// A matrix in parts, as a layer, as a table and as a head.
+#[test]
+fn weights_in_parts() {
+    let Some(Tested { device, _turn, .. }) = tested() else { return };
+    let (n, d, v) = (70, 33, 190);
+    let split = |device: &Device| {
+        let whole: Tensor<2> = plain([v, d], 5, device).mul_scalar(0.3);
+        let part = |start: usize| whole.clone().narrow(0, start, (v - start).min(64));
+        SplitWeight::new((0..v).step_by(64).map(part).collect())
+    };
+    compare("linear", &device, &[[n, d]], &|device, x| {
+        ops::linears(x[0].clone(), None, &[Projection::plain(Weight::Split(split(device)))], None)
+    });
+    let ids: Vec<i64> = (0..n).map(|i| (i * 31 % v) as i64).collect();
+    let rows = |device: &Device| {
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [n]), device);
+        to_host(split(device).select(&ids))
+    };
+    assert_eq!(rows(&device), rows(&Device::flex()));
+    let loss = |device: &Device| {
+        let hidden = plain([n, d], 1, device).autodiff().require_grad();
+        let weight = Weight::Split(split(device));
+        let LossSum { sum, objective, .. } = ops::head_loss(hidden.clone(), &weight, &ids, &FrozenProduct::default());
+        (to_host(sum), to_host(hidden.grad(&objective.backward()).unwrap()))
+    };
+    let (expected, found) = (loss(&Device::flex()), loss(&device));
+    assert_close("loss", &found.0, &expected.0, TOLERANCE);
+    assert_close("gradient of the loss", &found.1, &expected.1, TOLERANCE);
 }
 
 /// Packed weights have the values that the CPU gives them.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rankine_nn::embedding::LoraEmbedding;
+use rankine_nn::embedding::{LoraEmbedding, Table};
 use rankine_nn::linear::{Adapter, Dora, Linear, LinearWeight, Lora, initial_a, standard_normal};
 use rankine_nn::lora::{AdapterKind, LoraConfig, TargetModules};
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters};
@@ -193,6 +193,7 @@ impl Model {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let device = self.device().clone();
         if layout.kind == AdapterKind::Full {
+            self.join(&|_| true);
             self.visit("", &mut |_, parameter| train(parameter));
             return;
         }
@@ -215,13 +216,7 @@ impl Model {
                 scale: *scale,
             });
         }
-        // What is trained in full is no longer held otherwise than the rest.
-        self.for_each_linear(&mut |path, linear| {
-            let saved = layout.saved.iter().any(|saved| saved == path);
-            if saved && !matches!(linear.weight, LinearWeight::Dense(_)) {
-                linear.weight = linear.weight.dense(&device).into();
-            }
-        });
+        self.join(&|path| layout.saved.iter().any(|saved| saved == path));
         self.visit("", &mut |name, parameter| {
             if layout.saved.iter().any(|path| module_of(name) == path) {
                 train(parameter);
@@ -242,6 +237,16 @@ impl Model {
         let layout = AdapterLayout::resolve(&self.config, kind, &lora, tying)?;
         let by_name: HashMap<String, &HostTensor> =
             adapter.tensors.iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
+        let most = rankine_ops::max_tensor_bytes(self.device());
+        let too_large = |tensor: &TensorSpec| {
+            let bytes = 4 * tensor.shape.iter().product::<usize>() as u64;
+            let most = most.filter(|most| bytes > *most)?;
+            Some(format!("{}: {bytes} bytes in one tensor, and the device's largest has {most}", tensor.name))
+        };
+        let faults: Vec<String> = layout.trained.iter().filter_map(too_large).collect();
+        if !faults.is_empty() {
+            return Err(LayoutError::Tensors { faults });
+        }
         self.attach(&layout, 0);
         self.set_trained(&|name| {
             let tensor = by_name.get(&format!("{KEY_PREFIX}{name}"))?;
@@ -300,14 +305,26 @@ impl Model {
             let zeros = Tensor::<2>::zeros([rows - own, width], &weight.device()).cast(weight.dtype());
             Parameter::Frozen(Tensor::cat(vec![weight, zeros], 0))
         };
-        self.model.embed_tokens.weight = extended(self.model.embed_tokens.weight.plain());
-        // A head is never quantised.
-        if let Some(head) = &mut self.lm_head
-            && let LinearWeight::Dense(weight) = &head.weight
-        {
-            head.weight = LinearWeight::Dense(extended(weight.plain()));
+        self.model.embed_tokens.weight = Table::Whole(extended(self.model.embed_tokens.weight.plain()));
+        let device = self.device().clone();
+        if let Some(head) = &mut self.lm_head {
+            head.weight = LinearWeight::Dense(extended(head.weight.dense(&device)));
         }
         self.config.vocab_size = rows;
+    }
+
+    /// Holds the weights of `modules` as one tensor each: what is trained in full is held in no other way.
+    fn join(&mut self, modules: &dyn Fn(&str) -> bool) {
+        let device = self.device().clone();
+        let table = &mut self.model.embed_tokens.weight;
+        if modules(EMBEDDING) && matches!(table, Table::Split(_)) {
+            *table = Table::Whole(Parameter::Frozen(table.plain()));
+        }
+        self.for_each_linear(&mut |path, linear| {
+            if modules(path) && !matches!(linear.weight, LinearWeight::Dense(_)) {
+                linear.weight = linear.weight.dense(&device).into();
+            }
+        });
     }
 
     /// Gives a tied head a weight of its own where the adapter treats the two apart.
@@ -316,7 +333,7 @@ impl Model {
         let embedding = |path: &String| path == EMBEDDING || path == HEAD;
         let parted = layout.tying == Tying::Parted && layout.saved.iter().any(embedding);
         if self.lm_head.is_none() && (adapted || parted) {
-            self.lm_head = Some(Linear::frozen(self.model.embed_tokens.weight.plain(), None));
+            self.lm_head = Some(Linear::frozen(self.model.embed_tokens.weight.clone(), None));
         }
     }
 }

@@ -1,24 +1,27 @@
 //! The decoder: a base model loaded onto a device, and its forward pass.
 
+mod build;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use half::{bf16, f16};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rankine_nn::cache::LayerCache;
 use rankine_nn::decoder_layer::{Attention, DecoderLayer, Mlp};
-use rankine_nn::embedding::Embedding;
+use rankine_nn::embedding::{Embedding, Table};
 use rankine_nn::linear::{Linear, LinearWeight, standard_normal};
 use rankine_nn::norm::RmsNorm;
 use rankine_nn::parameter::{Parameter, ParameterMut, Parameters, Pass};
 use rankine_ops::{
     self as ops, Angles, Attended, Compute, FrozenProduct, Keep, Projection, QuantFormat, QuantWeight, StreamedWeight,
+    Weight,
 };
-use rayon::prelude::*;
 use thiserror::Error;
 
+use self::build::{Builder, Held, Source};
 use crate::config::{ConfigError, DecoderConfig, TensorSpec};
 use crate::weights::{StoredDtype, StoredTensor, WeightFiles, WeightsError};
 
@@ -173,14 +176,14 @@ impl Model {
             return Err(ModelError::NotStreamable { reason });
         }
         config.num_hidden_layers = config.num_hidden_layers.min(layers);
-        Ok(Self::build(config, device, &mut |spec| form.hold(&files, &spec.name)))
+        Ok(Self::build(config, device, ops::max_tensor_bytes(device), &mut |spec| form.hold(&files, &spec.name)))
     }
 
     /// A new model for pretraining: `N(0, initializer_range^2)`, norms 1, biases 0, as transformers starts one.
     pub fn random(config: DecoderConfig, seed: u64, device: &Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let deviation = config.initializer_range as f32;
-        Self::build(config, device, &mut |spec| {
+        Self::build(config, device, ops::max_tensor_bytes(device), &mut |spec| {
             let count = spec.shape.iter().product();
             let values = match spec.shape.len() {
                 1 if spec.name.ends_with(".bias") => vec![0.0; count],
@@ -191,11 +194,17 @@ impl Model {
         })
     }
 
-    fn build(config: DecoderConfig, device: &Device, hold: &mut dyn FnMut(&TensorSpec) -> Held) -> Self {
-        let mut build = Builder { device, hold };
+    /// A frozen matrix of more than `most` bytes is held as several.
+    fn build(
+        config: DecoderConfig,
+        device: &Device,
+        most: Option<u64>,
+        hold: &mut dyn FnMut(&TensorSpec) -> Held,
+    ) -> Self {
+        let mut build = Builder { device, most, hold };
         let d = config.hidden_size;
-        let weight = build.matrix("model.embed_tokens.weight", [config.vocab_size, d]);
-        let embed_tokens = Embedding { weight: Parameter::Frozen(weight), adapter: None };
+        let weight = build.table("model.embed_tokens.weight", [config.vocab_size, d]);
+        let embed_tokens = Embedding { weight, adapter: None };
         let mut linears = Vec::with_capacity(7 * config.num_hidden_layers + 1);
         for module in config.linear_modules() {
             if module.path == "lm_head" && config.tie_word_embeddings {
@@ -321,15 +330,14 @@ impl Model {
     }
 
     /// The head's weight [v, d] where nothing of the head is trained, so that the loss needs no logits in the graph.
-    pub fn frozen_head(&self) -> Option<&Tensor<2>> {
-        let weight = match &self.lm_head {
-            Some(Linear { adapter: None, bias: None, weight: LinearWeight::Dense(weight), .. }) => weight,
-            Some(_) => return None,
-            None => &self.model.embed_tokens.weight,
-        };
-        match weight {
-            Parameter::Frozen(weight) => Some(weight),
-            Parameter::Trained(_) => None,
+    pub fn frozen_head(&self) -> Option<Weight> {
+        match &self.lm_head {
+            Some(Linear { weight: LinearWeight::Dense(Parameter::Trained(_)), .. }) => None,
+            Some(Linear { adapter: None, bias: None, weight, .. }) => Some(weight.value(&Pass::Infer)),
+            Some(_) => None,
+            None => Some(&self.model.embed_tokens.weight)
+                .filter(|table| !table.is_trained())
+                .map(|table| table.value(&Pass::Infer)),
         }
     }
 
@@ -344,13 +352,15 @@ impl Model {
             Parameter::Frozen(weight) => FrozenProduct::new(weight, compute),
             Parameter::Trained(_) => FrozenProduct::default(),
         };
-        if self.lm_head.is_none() {
-            self.tied_product = product(&self.model.embed_tokens.weight);
+        if let (None, Table::Whole(weight)) = (&self.lm_head, &self.model.embed_tokens.weight) {
+            self.tied_product = product(weight);
         }
         self.for_each_linear(&mut |_, linear| {
             linear.product = match &linear.weight {
                 LinearWeight::Dense(weight) => product(weight),
-                LinearWeight::Quantised(_) | LinearWeight::Streamed(_) => FrozenProduct::as_read(compute),
+                LinearWeight::Quantised(_) | LinearWeight::Streamed(_) | LinearWeight::Split(_) => {
+                    FrozenProduct::as_read(compute)
+                }
             };
         });
     }
@@ -455,101 +465,6 @@ fn host<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<f32>) {
 pub fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.cast(DType::F32).into_data();
     data.try_into_vec().unwrap_or_else(|_| unreachable!("cast to f32 just before"))
-}
-
-/// A tensor of the base as it is held.
-enum Held {
-    Values(Source),
-    Quantised(QuantWeight),
-    Streamed(StreamedWeight),
-}
-
-/// A tensor's values in the dtype that it is held in.
-enum Source {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-}
-
-impl Source {
-    /// A stored tensor in `dtype`. One that is stored so is copied, not converted.
-    fn read(stored: &StoredTensor<'_>, dtype: StoredDtype) -> Self {
-        let source = match (stored.dtype, dtype, stored.plain_bytes()) {
-            (StoredDtype::F16, StoredDtype::F16, Some(bytes)) => Self::F16(halves(bytes, f16::from_bits)),
-            (StoredDtype::BF16, StoredDtype::BF16, Some(bytes)) => Self::Bf16(halves(bytes, bf16::from_bits)),
-            _ => {
-                let values = stored.to_f32();
-                match dtype {
-                    StoredDtype::F32 => Self::F32(values),
-                    StoredDtype::F16 => Self::F16(values.into_iter().map(f16::from_f32).collect()),
-                    StoredDtype::BF16 => Self::Bf16(values.into_iter().map(bf16::from_f32).collect()),
-                }
-            }
-        };
-        // The copy is in memory; the file's own pages need not be.
-        stored.release(0..stored.len());
-        source
-    }
-}
-
-impl Source {
-    fn tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
-        match self {
-            Self::F32(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)),
-            Self::F16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::F16)),
-            Self::Bf16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::BF16)),
-        }
-    }
-
-    fn into_f32(self) -> Vec<f32> {
-        match self {
-            Self::F32(values) => values,
-            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
-            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
-        }
-    }
-}
-
-/// Little-endian 16-bit values, copied in parts on all cores.
-fn halves<T: Copy + Default + Send + Sync>(bytes: &[u8], value: impl Fn(u16) -> T + Sync) -> Vec<T> {
-    const PART: usize = 1 << 18;
-    let mut values = vec![T::default(); bytes.len() / 2];
-    values.par_chunks_mut(PART).zip(bytes.par_chunks(2 * PART)).for_each(|(values, bytes)| {
-        for (into, pair) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *into = value(u16::from_le_bytes(*pair));
-        }
-    });
-    values
-}
-
-struct Builder<'a> {
-    device: &'a Device,
-    hold: &'a mut dyn FnMut(&TensorSpec) -> Held,
-}
-
-impl Builder<'_> {
-    fn linear(&mut self, path: &str, shape: [usize; 2]) -> LinearWeight {
-        match (self.hold)(&TensorSpec { name: format!("{path}.weight"), shape: shape.to_vec() }) {
-            Held::Values(source) => source.tensor(shape, self.device).into(),
-            Held::Quantised(weight) => LinearWeight::Quantised(Arc::new(weight)),
-            Held::Streamed(weight) => LinearWeight::Streamed(Arc::new(weight)),
-        }
-    }
-
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Tensor<2> {
-        self.tensor(name, shape)
-    }
-
-    fn vector(&mut self, name: &str, width: usize) -> Tensor<1> {
-        self.tensor(name, [width])
-    }
-
-    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
-        match (self.hold)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() }) {
-            Held::Values(source) => source.tensor(shape, self.device),
-            Held::Quantised(_) | Held::Streamed(_) => unreachable!("only linear layers are held so"),
-        }
-    }
 }
 
 /// A model that cannot be loaded.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection, QuantWeight, StreamedWeight, Weight};
+use rankine_ops::{self as ops, FrozenProduct, LowRank, Projection, QuantWeight, SplitWeight, StreamedWeight, Weight};
 
+use crate::embedding::Table;
 use crate::lora::LoraInit;
 use crate::parameter::{Parameter, ParameterMut, Parameters, Pass};
 
@@ -33,6 +34,8 @@ pub enum LinearWeight {
     Quantised(Arc<QuantWeight>),
     /// Frozen in its file; in memory while it is used.
     Streamed(Arc<StreamedWeight>),
+    /// Frozen in more than one tensor, since its device holds none so large.
+    Split(SplitWeight),
 }
 
 /// What is trained beside a frozen weight. A new method is a variant here.
@@ -113,12 +116,7 @@ impl Linear {
 
     /// The weight alone.
     fn plain_projection(&self, pass: &Pass) -> Projection {
-        let weight = match &self.weight {
-            LinearWeight::Dense(weight) => Weight::Dense(weight.value(pass)),
-            LinearWeight::Quantised(weight) => Weight::Quantised(weight.clone()),
-            LinearWeight::Streamed(weight) => Weight::Streamed(weight.clone()),
-        };
-        Projection { weight, bias: None, update: None, product: self.product.clone() }
+        Projection { product: self.product.clone(), ..Projection::plain(self.weight.value(pass)) }
     }
 
     /// [out, in].
@@ -127,17 +125,39 @@ impl Linear {
             LinearWeight::Dense(Parameter::Frozen(weight) | Parameter::Trained(weight)) => weight.dims(),
             LinearWeight::Quantised(weight) => weight.dims(),
             LinearWeight::Streamed(weight) => weight.dims(),
+            LinearWeight::Split(weight) => weight.dims(),
         }
     }
 }
 
 impl LinearWeight {
+    /// As an operation takes it.
+    pub fn value(&self, pass: &Pass) -> Weight {
+        match self {
+            Self::Dense(weight) => Weight::Dense(weight.value(pass)),
+            Self::Quantised(weight) => Weight::Quantised(weight.clone()),
+            Self::Streamed(weight) => Weight::Streamed(weight.clone()),
+            Self::Split(weight) => Weight::Split(weight.clone()),
+        }
+    }
+
     /// Every value outside the graph, on `device` where they have to be made.
     pub fn dense(&self, device: &Device) -> Tensor<2> {
         match self {
             Self::Dense(weight) => weight.plain(),
             Self::Quantised(weight) => Weight::Quantised(weight.clone()).dense(device),
             Self::Streamed(weight) => weight.dense(device),
+            Self::Split(weight) => weight.dense(),
+        }
+    }
+}
+
+impl From<Table> for LinearWeight {
+    /// Frozen rows: a head of its own that starts from an embedding's.
+    fn from(table: Table) -> Self {
+        match table {
+            Table::Whole(weight) => weight.plain().into(),
+            Table::Split(weight) => Self::Split(weight),
         }
     }
 }
@@ -227,7 +247,7 @@ pub fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
 
 impl Parameters for Linear {
     fn visit(&mut self, prefix: &str, f: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        // What is packed or in a file is no tensor, and nothing that is walked over could change it.
+        // What is packed, in a file or in parts is not one tensor, and nothing that is walked over could change it.
         if let LinearWeight::Dense(weight) = &mut self.weight {
             f(&format!("{prefix}.weight"), ParameterMut::Matrix(weight));
         }

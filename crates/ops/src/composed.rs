@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor};
 pub use crate::head_loss::composed_head_loss as head_loss;
 use crate::layout::{Angles, Attended};
 use crate::operations::{LowRank, Norm, Projection, is_cpu};
+use crate::split;
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
@@ -44,8 +45,7 @@ pub fn linears(x: Tensor<2>, norm: Option<&Norm>, layers: &[Projection], residua
             None => y,
         }
     };
-    let mut outputs: Vec<Tensor<2>> = layers.iter().map(layer).collect();
-    let y = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(outputs, 1) };
+    let y = split::joined(layers.iter().map(layer).collect(), 1);
     match residual {
         Some(residual) => residual + y,
         None => y,

@@ -1,9 +1,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
 
-use crate::composed::linear;
 use crate::cpu::{FrozenProduct, Head, Host};
 use crate::kernel::InstructionSet;
-use crate::operations::on_cpu;
+use crate::operations::{Weight, on_cpu};
+use crate::split;
 
 /// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
 ///
@@ -32,11 +32,16 @@ const ROW: usize = 64;
 /// # Shapes
 /// `hidden` [n, d] (rows whose label is ignored already dropped), `weight` [v, d] outside the graph, `targets` n.
 /// `product` is how the CPU multiplies with the weight.
-pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], product: &FrozenProduct) -> LossSum {
+pub fn head_loss(hidden: Tensor<2>, weight: &Weight, targets: &[i64], product: &FrozenProduct) -> LossSum {
     let device = hidden.device().inner();
     let [n, width] = hidden.dims();
-    let frozen = !weight.is_autodiff() && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
-    if on_cpu([hidden.dtype()], &hidden) && frozen {
+    let frozen =
+        |weight: &&Tensor<2>| !weight.is_autodiff() && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    let whole = match weight {
+        Weight::Dense(weight) => Some(weight).filter(frozen),
+        _ => None,
+    };
+    if let Some(weight) = whole.filter(|_| on_cpu([hidden.dtype()], &hidden)) {
         let (h, w) = (Host::of(&hidden.clone().inner()), Host::of(weight));
         let head = Head { weight: w.held(), width, product, set: InstructionSet::current() };
         let (sum, gradient) = head.loss_and_gradient(h.values(), targets, hidden.is_tracked());
@@ -51,10 +56,11 @@ pub fn head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64], product
 }
 
 /// The reference body of [`head_loss`].
-pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]) -> LossSum {
+pub fn composed_head_loss(hidden: Tensor<2>, weight: &Weight, targets: &[i64]) -> LossSum {
     let device = hidden.device().inner();
     let [n, width] = hidden.dims();
     let plain = hidden.clone().inner();
+    let parts = weight.parts(&device);
     let mut sum: Option<Tensor<1>> = None;
     let mut gradients = Vec::with_capacity(n.div_ceil(CHUNK));
     let chunk = (LOGITS / weight.dims()[0].max(1) / ROW * ROW).clamp(ROW, CHUNK);
@@ -69,14 +75,14 @@ pub fn composed_head_loss(hidden: Tensor<2>, weight: &Tensor<2>, targets: &[i64]
             target.resize(filled, 0);
         }
         let target = indices(&target, &device);
-        let logits = linear(h, weight.clone()); // [filled, v]
+        let logits = split::linear(&h, &parts); // [filled, v]
         let log_probabilities = log_softmax(logits, 1); // [filled, v]
         let picked = log_probabilities.clone().gather(1, target.clone().unsqueeze_dim(1)); // [filled, 1]
         let loss = picked.narrow(0, 0, rows).sum().neg();
         sum = Some(sum.map_or(loss.clone(), |sum| sum + loss));
         if hidden.is_tracked() {
-            let expected = linear(log_probabilities.exp(), weight.clone().transpose());
-            let observed = weight.clone().select(0, target).cast(DType::F32);
+            let expected = split::transposed(&log_probabilities.exp(), &parts);
+            let observed = split::select(&parts, &target).cast(DType::F32);
             gradients.push((expected - observed).narrow(0, 0, rows));
         }
     }

@@ -17,6 +17,7 @@ mod layout;
 mod on_device;
 mod operations;
 mod packed;
+mod split;
 mod streamed;
 
 pub use cpu::{FrozenProduct, HEAD_LOGITS, Keep};
@@ -28,4 +29,5 @@ pub use operations::{
     LowRank, Norm, Projection, Weight, attention, attention_layer, dora_row_norm, linear, linears, low_rank, mlp,
     rms_norm, rotary, swiglu,
 };
+pub use split::{SplitWeight, max_tensor_bytes, rows_within};
 pub use streamed::StreamedWeight;

@@ -9,6 +9,7 @@ use crate::cpu::{
 };
 use crate::kernel::{InstructionSet, QuantWeight};
 use crate::layout::{Angles, Attended};
+use crate::split::{self, SplitWeight};
 use crate::streamed::StreamedWeight;
 
 /// `y = w * x / sqrt(mean(x^2) + eps)` over the last dimension
@@ -186,6 +187,8 @@ pub enum Weight {
     Quantised(Arc<QuantWeight>),
     /// Frozen, in its file.
     Streamed(Arc<StreamedWeight>),
+    /// Frozen, in more than one tensor; the composed bodies take it.
+    Split(SplitWeight),
 }
 
 impl Weight {
@@ -195,6 +198,7 @@ impl Weight {
             Self::Dense(weight) => weight.dims(),
             Self::Quantised(weight) => weight.dims(),
             Self::Streamed(weight) => weight.dims(),
+            Self::Split(weight) => weight.dims(),
         }
     }
 
@@ -206,7 +210,22 @@ impl Weight {
                 Tensor::from_data(TensorData::new(weight.dequantise(), weight.dims()), (device, DType::F32))
             }
             Self::Streamed(weight) => weight.dense(device),
+            Self::Split(weight) => weight.dense(),
         }
+    }
+
+    /// The tensors that it is in, from the top, on `device` where they have to be made.
+    pub(crate) fn parts(&self, device: &Device) -> Vec<Tensor<2>> {
+        match self {
+            Self::Split(weight) => weight.parts().to_vec(),
+            weight => vec![weight.dense(device)],
+        }
+    }
+}
+
+impl From<Tensor<2>> for Weight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Dense(weight)
     }
 }
 
@@ -232,8 +251,8 @@ pub struct Norm {
 
 impl Projection {
     /// A weight alone.
-    pub fn plain(weight: Tensor<2>) -> Self {
-        Self { weight: Weight::Dense(weight), bias: None, update: None, product: FrozenProduct::default() }
+    pub fn plain(weight: impl Into<Weight>) -> Self {
+        Self { weight: weight.into(), bias: None, update: None, product: FrozenProduct::default() }
     }
 
     /// Every value of the weight outside the graph, on `device` where they have to be made.
@@ -248,17 +267,18 @@ impl Projection {
     pub(crate) fn frozen_product(&self, x: Tensor<2>) -> Tensor<2> {
         let device = x.device().inner();
         match &self.weight {
-            Weight::Quantised(weight) if !is_cpu(&device) => self.product.packed(weight, &device).linear(x),
-            weight => composed::linear(x, weight.dense(&device)),
+            Weight::Quantised(weight) if !is_cpu(&device) => self.product.packed(weight, &device).linear(&x),
+            weight => split::linear(&x, &weight.parts(&device)),
         }
     }
 
-    /// Whether only the update can be in the graph.
+    /// Whether only the update can be in the graph, and the weight is where a kernel reads it.
     fn is_frozen(&self) -> bool {
         let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
         let frozen = match &self.weight {
             Weight::Dense(weight) => !weight.is_autodiff() && floats(weight.dtype()),
             Weight::Quantised(_) | Weight::Streamed(_) => true,
+            Weight::Split(_) => false,
         };
         frozen
             && self.bias.as_ref().is_none_or(|bias| !bias.is_autodiff() && floats(bias.dtype()))
@@ -271,6 +291,7 @@ impl Projection {
                 Weight::Dense(weight) => HeldWeight::Dense(Host::of(weight)),
                 Weight::Quantised(weight) => HeldWeight::Quantised(weight.clone()),
                 Weight::Streamed(weight) => HeldWeight::Streamed(weight.clone()),
+                Weight::Split(_) => unreachable!("`is_frozen` was asked before"),
             },
             bias: self.bias.as_ref().map(Host::of),
             scale: self.update.as_ref().map(|update| update.scale as f32),

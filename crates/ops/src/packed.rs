@@ -1,6 +1,8 @@
 //! Weights in few bits on other devices than the CPU: packed words and scales stay there, and a layer at a time is
 //! widened into scratch, forward and backward. The graph keeps the packed form alone.
 
+use std::ops::Range;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -10,13 +12,20 @@ use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Flex, TensorMeta
 use burn::tensor::{DType, Device, Int, Shape, Slice, Tensor, TensorData};
 
 use crate::kernel::QuantWeight;
+use crate::split;
 
 #[cfg(all(any(feature = "cuda", feature = "rocm", feature = "wgpu"), not(feature = "fusion")))]
 mod cube;
 
-/// A weight [out, in] as another device holds it.
+/// Values that are widened at a time, 64 MiB of them: scratch stays small, and within what any device can bind.
+const WIDENED: usize = 1 << 24;
+
+/// A weight [out, in] as another device holds it: rows that are widened together, from the top.
 #[derive(Debug, Clone)]
-pub(crate) struct PackedWeight {
+pub(crate) struct PackedWeight(Vec<PackedRows>);
+
+#[derive(Debug, Clone)]
+struct PackedRows {
     /// [words, 1]: codes in the order of the matrix's rows, 32 bits a word.
     words: Tensor<2, Int>,
     /// What each code stands for.
@@ -68,33 +77,56 @@ pub(crate) struct Packed<B: Backend> {
 impl PackedWeight {
     /// Brings a weight to a device.
     pub(crate) fn new(weight: &QuantWeight, device: &Device) -> Self {
-        let bits = weight.format().bits();
-        let (block, scales) = (weight.block(), weight.block_scales());
-        // Whole blocks and whole words; what is behind the matrix is cut off when it is widened.
-        let bytes = (scales.len() * block * bits / 8).next_multiple_of(4).max(weight.codes().len());
-        let mut codes = weight.codes().to_vec();
-        codes.resize(bytes.next_multiple_of(4), 0);
-        let words: Vec<i32> = codes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect();
-        let (count, blocks) = (words.len(), scales.len());
-        Self {
-            words: Tensor::from_data(TensorData::new(words, [count, 1]), (device, DType::I32)),
-            levels: Tensor::from_data(TensorData::new(weight.levels(), [1 << bits]), (device, DType::F32)),
-            scales: Tensor::from_data(TensorData::new(scales, [blocks, 1]), (device, DType::F32)),
-            spec: PackedSpec { shape: weight.dims(), block, bits },
-        }
+        Self::widened(weight, WIDENED, device)
+    }
+
+    /// The same, of which no more than `most` values are widened at a time, if a row has no more.
+    fn widened(weight: &QuantWeight, most: usize, device: &Device) -> Self {
+        let [out, input] = weight.dims();
+        // Each part begins with a block and with a word.
+        let whole = lcm(weight.block(), 32 / weight.format().bits());
+        let step = whole / gcd(whole, input);
+        let rows = if out * input <= most { out.max(1) } else { (most / input / step * step).max(step) };
+        let scales = weight.block_scales();
+        let part = |start: usize| PackedRows::new(weight, &scales, start..out.min(start + rows), device);
+        Self((0..out).step_by(rows).map(part).collect())
     }
 
     /// `y = x W^T`; a gradient goes to `x` alone.
     ///
     /// # Shapes
     /// `x` [n, in] in f32; returns [n, out].
-    pub(crate) fn linear(&self, x: Tensor<2>) -> Tensor<2> {
-        Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), self.parts()))
+    pub(crate) fn linear(&self, x: &Tensor<2>) -> Tensor<2> {
+        let product =
+            |rows: &PackedRows| Tensor::from_dispatch(Dispatch::packed_linear(x.clone().into_dispatch(), rows.parts()));
+        split::joined(self.0.iter().map(product).collect(), 1)
     }
 
     /// Every value, [out, in].
     pub(crate) fn dense(&self) -> Tensor<2> {
-        Tensor::from_dispatch(Dispatch::packed_dense(self.parts()))
+        let dense = |rows: &PackedRows| Tensor::from_dispatch(Dispatch::packed_dense(rows.parts()));
+        split::joined(self.0.iter().map(dense).collect(), 0)
+    }
+}
+
+impl PackedRows {
+    fn new(weight: &QuantWeight, scales: &[f32], rows: Range<usize>, device: &Device) -> Self {
+        let (bits, block, input) = (weight.format().bits(), weight.block(), weight.dims()[1]);
+        let (start, end) = (rows.start * input, rows.end * input);
+        let scales = &scales[start / block..end.div_ceil(block)];
+        // Whole blocks and whole words; what is behind the rows is cut off when they are widened.
+        let bytes = (scales.len() * block * bits / 8).next_multiple_of(4);
+        let own = &weight.codes()[start * bits / 8..];
+        let mut codes = own[..bytes.min(own.len())].to_vec();
+        codes.resize(bytes, 0);
+        let words: Vec<i32> = codes.as_chunks::<4>().0.iter().map(|word| i32::from_le_bytes(*word)).collect();
+        let (count, blocks) = (words.len(), scales.len());
+        Self {
+            words: Tensor::from_data(TensorData::new(words, [count, 1]), (device, DType::I32)),
+            levels: Tensor::from_data(TensorData::new(weight.levels(), [1 << bits]), (device, DType::F32)),
+            scales: Tensor::from_data(TensorData::new(scales.to_vec(), [blocks, 1]), (device, DType::F32)),
+            spec: PackedSpec { shape: [rows.len(), input], block, bits },
+        }
     }
 
     fn parts(&self) -> Packed<Dispatch> {
@@ -107,6 +139,14 @@ impl PackedWeight {
     }
 }
 
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    a / gcd(a, b) * b
+}
+
 /// Products with packed weights, on every backend.
 #[backend_extension(
     Flex,
@@ -114,12 +154,12 @@ impl PackedWeight {
     Autodiff
 )]
 pub(crate) trait PackedOps: Backend {
-    /// See [`PackedWeight::dense`].
+    /// See [`PackedWeight::dense`], of some rows.
     fn packed_dense(#[extension_type] weight: Packed<Self>) -> FloatTensor<Self> {
         dense(weight)
     }
 
-    /// See [`PackedWeight::linear`].
+    /// See [`PackedWeight::linear`], of some rows.
     fn packed_linear(x: FloatTensor<Self>, #[extension_type] weight: Packed<Self>) -> FloatTensor<Self> {
         Self::float_matmul(x, Self::float_transpose(Self::packed_dense(weight)))
     }
@@ -168,6 +208,55 @@ impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
                 prep.finish(weight, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::packed_linear(x.into_primitive(), weight)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+    use super::*;
+    use crate::kernel::QuantFormat;
+
+    fn values(count: usize) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 0.618).sin() * (1.0 + (i % 11) as f32)).collect()
+    }
+
+    fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    /// Parts begin where a block and a word do, in whatever width; together they are the weight.
+    #[test]
+    fn rows_are_widened_some_at_a_time() {
+        let device = Device::flex();
+        for [out, input] in [[1, 5], [7, 5], [70, 83], [300, 48], [9, 64], [6, 129]] {
+            for format in [QuantFormat::Nf4, QuantFormat::Int4, QuantFormat::Int8] {
+                let weight = QuantWeight::quantise(format, &values(out * input), [out, input]);
+                let expected = weight.dequantise();
+                let mut parts = Vec::new();
+                for most in [1, 500, out * input] {
+                    let name = format!("{format:?} {out} x {input}, {most} at a time");
+                    let packed = PackedWeight::widened(&weight, most, &device);
+                    parts.push(packed.0.len());
+                    assert_eq!(host(packed.dense()), expected, "{name}");
+                    let x = Tensor::<2>::from_data(TensorData::new(values(3 * input), [3, input]), &device);
+                    let x = x.autodiff().require_grad();
+                    let dense = Tensor::<2>::from_data(TensorData::new(expected.clone(), [out, input]), &device);
+                    let run = |y: Tensor<2>| {
+                        let gradient = host(x.grad(&y.clone().square().sum().backward()).unwrap());
+                        [host(y.inner()), gradient].concat()
+                    };
+                    let found = run(packed.linear(&x));
+                    let expected = run(x.clone().matmul(dense.transpose()));
+                    let scale = expected.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
+                    let apart = found.iter().zip(&expected).fold(0.0_f32, |most, (f, e)| most.max((f - e).abs()));
+                    assert!(apart <= 2e-6 * scale, "{name}: {apart} of {scale}");
+                }
+                assert!(parts.is_sorted_by(|a, b| a >= b), "{parts:?}");
+                assert_eq!(parts.last(), Some(&1));
+            }
         }
     }
 }

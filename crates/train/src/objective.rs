@@ -68,7 +68,7 @@ pub fn hidden(model: &Model, batch: &Batch, pass: &mut Pass, neftune: Option<f64
 /// The second half of [`supervised`].
 pub fn loss(model: &Model, hidden: Tensor<2>, targets: &[i64], pass: &mut Pass) -> LossSum {
     match model.frozen_head() {
-        Some(weight) => head_loss(hidden, weight, targets, model.head_product()),
+        Some(weight) => head_loss(hidden, &weight, targets, model.head_product()),
         None => cross_entropy(model.logits(hidden, pass), targets),
     }
 }

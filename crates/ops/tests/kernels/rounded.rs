@@ -52,7 +52,7 @@ fn integer_heads_are_close() {
     let targets: Vec<i64> = (0..n).map(|i| (i * 631 % v) as i64).collect();
     let hidden = leaf([n, d], 1);
     let run = |product: &FrozenProduct| {
-        let loss = ops::head_loss(hidden.clone(), &weight, &targets, product);
+        let loss = ops::head_loss(hidden.clone(), &weight.clone().into(), &targets, product);
         (host(loss.sum)[0], host(hidden.grad(&loss.objective.backward()).unwrap()))
     };
     let (sum, gradient) = run(&FrozenProduct::default());
