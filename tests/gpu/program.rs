@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use serde_json::Value;
 
 use super::{SOFTWARE, Tested, tested};
-use crate::cli::{Run, losses, rankine};
+use crate::cli::{Run, losses, rankine, sums_to_learn};
 use crate::resume::workplace;
 
 fn json(run: &Run) -> Value {
@@ -102,4 +102,38 @@ fn a_run_is_the_cpus_resumes_and_generates() {
         json(&run)["text"].as_str().expect("a text").to_owned()
     };
     assert_eq!(answer(name), answer("cpu"));
+}
+
+/// An embedding that is the head, too, and has more bytes than a tensor of the device: it is there in parts. Trained in
+/// full it would be one tensor, which is refused.
+#[test]
+fn a_table_larger_than_a_tensor_is_in_parts() {
+    let Some(Tested { name, device, _turn }) = tested() else { return };
+    let Some(most) = rankine_ops::max_tensor_bytes(&device).filter(|most| *most <= 1 << 28) else {
+        eprintln!("skipped: a tensor of {name} may be too large for this test");
+        return;
+    };
+    let width = 256;
+    let config = format!(
+        r#"{{"model_type": "llama", "hidden_size": {width}, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "vocab_size": {},
+        "tie_word_embeddings": true, "hidden_act": "silu", "rms_norm_eps": 1e-5}}"#,
+        most / (4 * width) + 100
+    );
+    let recipe = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{path: x.jsonl}]\nmax_steps: 2\n\
+        micro_batch_size: 2\ngradient_accumulation_steps: 2\nlearning_rate: 1e-2\nexport: []\n";
+    let folder = sums_to_learn(&config, recipe, &["--dtype", "f32"]);
+    let train = |device: &str, out: &str, set: &str| {
+        let (device, out) = (format!("device={device}"), format!("output_dir={out}"));
+        rankine(folder.path(), &["train", "recipe.yaml", "--set", &device, "--set", &out, "--set", set])
+    };
+    train("cpu", "cpu", "seed=1").ends(0);
+    train(name, "gpu", "seed=1").ends(0);
+    let (expected, found) = (losses(&folder.path().join("cpu"), "step"), losses(&folder.path().join("gpu"), "step"));
+    assert_eq!((found.len(), expected.len()), (2, 2));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found / expected - 1.0).abs() < 1e-4, "{found}, {expected} on the CPU");
+    }
+    let refused = train(name, "full", "lora={r: 4, alpha: 8, modules_to_save: [embed_tokens]}");
+    refused.ends(2).says("model.embed_tokens.weight").says(&format!("the largest tensor of {name}"));
 }

@@ -102,7 +102,7 @@ fn ask(device: &Device, description: &mut Description) {
     let properties = client.properties();
     description.name = properties.identity.name.clone();
     description.memory_bytes = properties.memory.max_memory();
-    description.max_tensor_bytes = Some(properties.memory.max_page_size);
+    description.max_tensor_bytes = rankine_ops::max_tensor_bytes(device);
     // `wgpu<wgsl>`
     let compiler = client.name().split_once('<').map(|(_, rest)| rest.trim_end_matches('>').to_owned());
     description.shaders = compiler.filter(|_| description.kind != Kind::Cpu);

@@ -1,9 +1,8 @@
 //! What a run will hold in memory, how it is fitted into what is free, and whether that can be.
 
 use rankine_data::TokenizeReport;
-use rankine_models::config::TensorSpec;
 use rankine_models::model::Residency;
-use rankine_models::weights::StoredDtype;
+use rankine_nn::lora::AdapterKind;
 use rankine_train::checkpoint::Checkpoint;
 use rankine_train::memory::{MemoryForecast, MemoryInputs};
 use serde::Serialize;
@@ -155,14 +154,22 @@ impl Plan {
             let limit = format!("the largest tensor of {} has {}", self.model.device, bytes(most));
             (size > most).then(|| Fault::new(format!("{what} takes {}, and {limit}", bytes(size))).help(help))
         };
-        let each = if self.model.dtype == StoredDtype::F32 { 4 } else { 2 };
-        let sized = |tensor: TensorSpec| (each * tensor.shape.iter().product::<usize>() as u64, tensor.name);
-        let (size, name) = self.model.config.tensors().into_iter().map(sized).max()?;
-        let weight = too_large(name, size, "use a `dtype` of half the size, or `device: cpu`");
+        let (config, layout) = (&self.model.config, &self.adapter.layout);
+        // Frozen weights are split; what is trained, and what DoRA takes the norm of, is one tensor in f32.
+        let trained = layout.trained.iter().map(|tensor| (tensor.shape.iter().product(), tensor.name.clone()));
+        let normed = layout.modules.iter().filter(|_| layout.kind == AdapterKind::Dora);
+        let normed = normed.map(|module| (module.shape[0] * module.shape[1], format!("{}.weight", module.path)));
+        let (values, name) = trained.chain(normed).max()?;
+        let whole = "in f32, as one tensor, since it is trained in full or by DoRA";
+        let weight = too_large(format!("{name} ({whole})"), 4 * values as u64, "leave it frozen, or use `device: cpu`");
         let length = if self.data.packing { self.data.max_seq_len } else { longest };
-        let scores = sequences * self.model.config.num_attention_heads * length * length;
+        let (heads, widest) = (config.num_attention_heads, config.intermediate_size.max(config.hidden_size));
         let help = "take a smaller `micro_batch_size` or `max_seq_len`, or `device: cpu`";
-        weight.or_else(|| too_large("attention over one micro-batch".to_owned(), 4 * scores as u64, help))
+        let within =
+            |what: &str, values: usize| too_large(format!("{what} of one micro-batch"), 4 * values as u64, help);
+        weight
+            .or_else(|| within("attention's scores", sequences * heads * length * length))
+            .or_else(|| within("a feed-forward layer's values", sequences * length * widest))
     }
 
     /// In the order of what they cost: time first, then exactness, then length.
