@@ -112,6 +112,9 @@ pub struct DevicesArgs {
     /// Train a tiny model on each and on the CPU, and compare every loss and gradient.
     #[arg(long)]
     pub self_test: bool,
+    /// Run the self-test in this process, which a driver may end, and not in one of its own.
+    #[arg(long, hide = true)]
+    pub in_process: bool,
     /// Type of the frozen weights in the self-test; auto is f32.
     #[arg(long, value_enum, default_value_t)]
     pub dtype: Dtype,

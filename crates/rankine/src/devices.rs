@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::plan::{Backend, DevicePlan};
 
 pub(crate) use cpu::{free_memory, processor};
-pub(crate) use proof::prove;
+pub(crate) use proof::{prove, prove_here};
 
 /// A device of this build on this machine.
 pub(crate) struct Unit {
@@ -92,14 +92,14 @@ pub(crate) fn describe(unit: &Unit) -> Description {
     cpu::describe(&unit.plan)
 }
 
-/// The largest tensor that a device can hold in one buffer, where it has such a limit.
+/// Bytes of the largest tensor that a device can hold in one buffer, where it has such a limit.
 pub(crate) fn max_tensor_bytes(plan: DevicePlan) -> Option<u64> {
     // Memory alone bounds the processor's; every start asks.
     if plan.is_cpu() {
         return None;
     }
     let unit = of(plan.backend).into_iter().find(|unit| unit.plan == plan)?;
-    describe(&unit).max_tensor_bytes
+    guarded(|| rankine_ops::max_tensor_bytes(&unit.device)).ok().flatten()
 }
 
 /// Runs what a driver may panic in.

@@ -23,6 +23,7 @@ use serde::Serialize;
 
 pub use adapter::AdapterPlan;
 pub use data::{DataPlan, Validation};
+pub(crate) use device::dtype_name;
 pub use device::{Backend, CpuOnly, DevicePlan, stored_dtype};
 pub use memory::Fit;
 pub use model::{ModelPlan, usual_dtype};

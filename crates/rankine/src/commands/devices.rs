@@ -81,8 +81,9 @@ impl Listed {
                 note(&format!("testing {} ({}): its kernels are compiled first", unit.plan, description.name));
             }
             let begun = Instant::now();
-            devices::prove(unit.plan, stored_dtype(args.dtype).unwrap_or(StoredDtype::F32))
-                .map(|agreement| (agreement, begun.elapsed().as_secs_f64()))
+            let dtype = stored_dtype(args.dtype).unwrap_or(StoredDtype::F32);
+            let proof = if args.in_process { devices::prove_here } else { devices::prove };
+            proof(unit.plan, dtype).map(|agreement| (agreement, begun.elapsed().as_secs_f64()))
         });
         Self { description, proof }
     }

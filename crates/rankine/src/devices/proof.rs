@@ -1,18 +1,46 @@
 //! The self-test of a device, and what to do where it fails.
 
+use std::process::{Command, Stdio};
+
 use burn::tensor::DType;
 use rankine_models::weights::StoredDtype;
 use rankine_train::self_test::{Agreement, self_test};
+use serde_json::Value as Json;
 
 use super::guarded;
 use crate::fault::Fault;
-use crate::plan::{Backend, DevicePlan};
+use crate::plan::{Backend, DevicePlan, dtype_name};
+
+/// [`prove_here`] in a process of its own: a driver that cannot compile a kernel may end the process that it is in.
+///
+/// # Errors
+/// What differs or how it ended, and which setting to change.
+pub(crate) fn prove(plan: DevicePlan, dtype: StoredDtype) -> Result<Agreement, Fault> {
+    let fault = |what: String| Fault::new(what).help(advice(plan, dtype, &Build::own()));
+    let unasked = |error: std::io::Error| fault(format!("the test of {plan} could not be started: {error}"));
+    let program = std::env::current_exe().map_err(unasked)?;
+    let (name, dtype_name) = (plan.to_string(), dtype_name(dtype));
+    let arguments = ["devices", &name, "--self-test", "--in-process", "--json", "--dtype", &dtype_name];
+    // What drivers say on stderr helps nobody.
+    let test = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(unasked)?;
+    let found = serde_json::from_slice::<Json>(&test.stdout).unwrap_or_default()["devices"][0]["self_test"].take();
+    if let Some(wrong) = found["fault"].as_str() {
+        return Err(fault(wrong.to_owned()));
+    }
+    let agreement = || {
+        let compared = usize::try_from(found["compared"].as_u64()?).ok()?;
+        let at = found["at"].as_str()?.to_owned();
+        Some(Agreement { compared, apart: found["largest_difference"].as_f64()?, at })
+    };
+    let ended = || fault(format!("the driver of {plan} ended the process that tested it ({})", test.status));
+    agreement().ok_or_else(ended)
+}
 
 /// Trains a tiny model on the device and on the CPU, with frozen weights of that type, and compares.
 ///
 /// # Errors
 /// What differs, and which setting to change.
-pub(crate) fn prove(plan: DevicePlan, dtype: StoredDtype) -> Result<Agreement, Fault> {
+pub(crate) fn prove_here(plan: DevicePlan, dtype: StoredDtype) -> Result<Agreement, Fault> {
     let device = plan.open().map_err(|(what, help)| Fault::new(what).help(help))?;
     let held = match dtype {
         StoredDtype::F32 => DType::F32,
@@ -47,11 +75,13 @@ impl Build {
 /// One change at a time, the likeliest culprit first.
 fn advice(plan: DevicePlan, dtype: StoredDtype, build: &Build) -> String {
     let graphics = matches!(plan.backend, Backend::Vulkan | Backend::Metal | Backend::Wgpu);
-    if build.fusion {
-        return "build without the feature `fusion`, which was seen to be wrong on some drivers".to_owned();
-    }
     if graphics && build.native_shaders {
-        return "build with the feature `wgpu` alone and use `device: wgpu`: its kernels are in WGSL".to_owned();
+        return "build with the feature `wgpu` and not `vulkan` or `metal`, and use `device: wgpu`: its kernels are in \
+                WGSL"
+            .to_owned();
+    }
+    if build.fusion {
+        return "build without the feature `fusion`".to_owned();
     }
     if build.autotune {
         return "build without the feature `autotune`".to_owned();
@@ -72,8 +102,9 @@ mod tests {
         let cuda = DevicePlan { backend: Backend::Cuda, index: Some(0) };
         let build = |fusion, native_shaders, autotune| Build { fusion, autotune, native_shaders };
         let f16 = StoredDtype::F16;
-        assert!(advice(vulkan, f16, &build(true, true, true)).contains("`fusion`"));
-        assert!(advice(vulkan, f16, &build(false, true, true)).contains("`device: wgpu`"));
+        assert!(advice(vulkan, f16, &build(true, true, true)).contains("`device: wgpu`"));
+        assert!(advice(vulkan, f16, &build(true, false, true)).contains("`fusion`"));
+        assert!(advice(cuda, f16, &build(true, true, true)).contains("`fusion`"));
         assert!(advice(cuda, f16, &build(false, true, true)).contains("`autotune`"));
         assert!(advice(cuda, f16, &build(false, true, false)).contains("`dtype: f32`"));
         assert!(advice(cuda, StoredDtype::F32, &build(false, false, false)).contains("`device: cpu`"));

@@ -307,7 +307,7 @@ pub fn stored_dtype(dtype: Dtype) -> Option<StoredDtype> {
 }
 
 /// `bf16`, as a recipe writes it.
-pub(super) fn dtype_name(dtype: StoredDtype) -> String {
+pub(crate) fn dtype_name(dtype: StoredDtype) -> String {
     dtype.name().to_ascii_lowercase()
 }
 
