@@ -22,7 +22,7 @@ use crate::optimizer::Optimizer;
 /// A device that computes what the CPU computes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agreement {
-    /// Losses and gradients that were compared.
+    /// Losses, gradients and logits that were compared.
     pub compared: usize,
     /// The largest difference, as a share of the tensor's largest value.
     pub apart: f64,
@@ -32,15 +32,16 @@ pub struct Agreement {
 
 /// A device on which nothing should be trained.
 #[derive(Debug, Clone, PartialEq, Error)]
-#[error("{} of {compared} losses and gradients are not the CPU's:\n  {}", faults.len(), shown(faults))]
+#[error("{} of {compared} losses, gradients and logits are not the CPU's:\n  {}", faults.len(), shown(faults))]
 pub struct Disagreement {
     /// A sentence for each that differs.
     pub faults: Vec<String>,
-    /// Losses and gradients that were compared.
+    /// Losses, gradients and logits that were compared.
     pub compared: usize,
 }
 
-/// Trains two steps on `device` and on the CPU and compares both losses and every gradient. The frozen weights are held
+/// Trains two steps on `device` and on the CPU and compares both losses, every gradient, and then the logits of a token
+/// as generation computes them. The frozen weights are held
 /// in `dtype`, in which another device than the CPU also multiplies.
 ///
 /// # Errors
@@ -130,7 +131,9 @@ impl Subject {
                 *weight = weight.clone().cast(dtype);
             }
         });
-        let lora = LoraConfig { r: 4, alpha: 6.0, ..LoraConfig::default() };
+        // A matrix and a column have kernels of their own: some updates are of rank 1.
+        let rank_pattern = ["v_proj", "gate_proj"].map(|module| (module.to_owned(), 1)).into();
+        let lora = LoraConfig { r: 4, alpha: 6.0, rank_pattern, ..LoraConfig::default() };
         let layout = AdapterLayout::resolve(&model.config, kind, &lora, Tying::default());
         let layout = layout.unwrap_or_else(|error| unreachable!("an adapter of this very model: {error}"));
         model.attach(&layout, 11);
@@ -182,7 +185,15 @@ impl Subject {
             measured.extend(each);
             optimizer.step(&mut self.model, &gradients, 0.2);
         }
+        measured.push((format!("{kind}: the logits of a token after cached ones"), self.logits_of_a_token()));
         measured
+    }
+
+    /// As generation computes them: one row, against keys that are there.
+    fn logits_of_a_token(&self) -> Vec<f32> {
+        let mut cache = self.model.cache();
+        self.model.extend(&[3, 1, 41, 59, 26, 53, 58, 97, 9], &mut cache);
+        to_host(self.model.logits(self.model.extend(&[32], &mut cache), &mut Pass::Infer))
     }
 }
 
@@ -241,8 +252,8 @@ mod tests {
     #[test]
     fn the_cpu_agrees_with_itself_and_every_gradient_is_one() {
         let agreement = self_test(&Device::flex(), DType::F32).expect("the same device");
-        // Two steps of 14 linear layers, with a loss each: A and B, and DoRA's magnitudes.
-        assert_eq!(agreement.compared, 2 * (1 + 2 * 14) + 2 * (1 + 3 * 14));
+        // Two steps of 14 linear layers, with a loss each: A and B, and DoRA's magnitudes; then the logits.
+        assert_eq!(agreement.compared, 2 * (1 + 2 * 14) + 1 + 2 * (1 + 3 * 14) + 1);
         assert_eq!(agreement.apart, 0.0);
         let measured = measured();
         assert!(
@@ -264,10 +275,11 @@ mod tests {
             compare(&found, &expected, limit).expect_err("it is wrong").to_string()
         };
         let said = broken(&|found| found[0].1[0] *= 0.3);
-        assert!(said.contains("lora, step 1: the loss is") && said.starts_with("1 of 58"), "{said}");
+        assert!(said.contains("lora, step 1: the loss is") && said.starts_with("1 of 59"), "{said}");
         let said = broken(&|found| found[0].1[0] = f32::NAN);
         assert!(said.contains("the loss is NaN"), "{said}");
-        let (at, (name, _)) = expected.iter().enumerate().next_back().expect("gradients");
+        let at = expected.iter().rposition(|(name, _)| name.contains("gradient")).expect("gradients");
+        let name = &expected[at].0;
         assert!(name.contains("step 2: the gradient of"), "{name}");
         // One value of one tensor of the second step.
         let said = broken(&|found| found[at].1[3] += 0.02 * found[at].1.iter().fold(0.0_f32, |m, v| m.max(v.abs())));
@@ -279,7 +291,7 @@ mod tests {
         let said = broken(&|found| found[at].1.truncate(5));
         assert!(said.contains("has 5 values"), "{said}");
         let said = broken(&|found| found.iter_mut().for_each(|(_, values)| values.fill(7.0)));
-        assert!(said.starts_with("58 of 58") && said.contains("and 54 more"), "{said}");
+        assert!(said.starts_with("59 of 59") && said.contains("and 55 more"), "{said}");
         let nearly: Vec<Measured> = expected
             .iter()
             .map(|(name, values)| (name.clone(), values.iter().map(|value| value * (1.0 + 1e-3)).collect()))

@@ -147,7 +147,7 @@ impl Listed {
         match &self.proof {
             None => {}
             Some(Ok((agreement, seconds))) => row(format!(
-                "self-test: right; {} losses and gradients, at most {:.1e} of their size from the CPU's ({seconds:.1} s)",
+                "self-test: right; {} losses, gradients and logits, at most {:.1e} of their size from the CPU's ({seconds:.1} s)",
                 agreement.compared, agreement.apart
             )),
             Some(Err(_)) => row("self-test: WRONG; do not train on it".to_owned()),

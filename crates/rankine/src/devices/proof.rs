@@ -1,6 +1,6 @@
 //! The self-test of a device, and what to do where it fails.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use burn::tensor::DType;
 use rankine_models::weights::StoredDtype;
@@ -23,17 +23,22 @@ pub(crate) fn prove(plan: DevicePlan, dtype: StoredDtype) -> Result<Agreement, F
     let arguments = ["devices", &name, "--self-test", "--in-process", "--json", "--dtype", &dtype_name];
     // What drivers say on stderr helps nobody.
     let test = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(unasked)?;
-    let found = serde_json::from_slice::<Json>(&test.stdout).unwrap_or_default()["devices"][0]["self_test"].take();
+    outcome(plan, &test).map_err(fault)
+}
+
+/// What the process of a test found.
+fn outcome(plan: DevicePlan, test: &Output) -> Result<Agreement, String> {
+    let printed = serde_json::from_slice::<Json>(&test.stdout).unwrap_or_default();
+    let found = printed.pointer("/devices/0/self_test").unwrap_or(&Json::Null);
     if let Some(wrong) = found["fault"].as_str() {
-        return Err(fault(wrong.to_owned()));
+        return Err(wrong.to_owned());
     }
     let agreement = || {
         let compared = usize::try_from(found["compared"].as_u64()?).ok()?;
         let at = found["at"].as_str()?.to_owned();
         Some(Agreement { compared, apart: found["largest_difference"].as_f64()?, at })
     };
-    let ended = || fault(format!("the driver of {plan} ended the process that tested it ({})", test.status));
-    agreement().ok_or_else(ended)
+    agreement().ok_or_else(|| format!("the driver of {plan} ended the process that tested it ({})", test.status))
 }
 
 /// Trains a tiny model on the device and on the CPU, with frozen weights of that type, and compares.
@@ -95,6 +100,27 @@ fn advice(plan: DevicePlan, dtype: StoredDtype, build: &Build) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A driver's crash is told in words, as a wrong result is.
+    #[cfg(unix)]
+    #[test]
+    fn what_a_test_found_is_read_from_its_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let vulkan = DevicePlan { backend: Backend::Vulkan, index: Some(0) };
+        let ended = |status: i32, stdout: &str| {
+            let status = std::process::ExitStatus::from_raw(status);
+            outcome(vulkan, &Output { status, stdout: stdout.into(), stderr: Vec::new() })
+        };
+        let right =
+            r#"{"devices": [{"self_test": {"right": true, "compared": 3, "largest_difference": 1e-6, "at": "loss"}}]}"#;
+        assert_eq!(ended(0, right), Ok(Agreement { compared: 3, apart: 1e-6, at: "loss".to_owned() }));
+        let wrong = r#"{"devices": [{"self_test": {"right": false, "fault": "vulkan computes wrongly: loss"}}]}"#;
+        assert_eq!(ended(256, wrong), Err("vulkan computes wrongly: loss".to_owned()));
+        for stdout in ["", "{", r#"{"devices": []}"#] {
+            let said = ended(11, stdout).expect_err("it crashed");
+            assert!(said.contains("ended the process that tested it (signal: 11"), "{said}");
+        }
+    }
 
     #[test]
     fn advice_names_one_setting_after_the_other() {
