@@ -4,8 +4,8 @@ use burn::tensor::DType;
 use serde_json::Value;
 
 use super::{SOFTWARE, Tested, tested};
-use crate::cli::{Run, losses, rankine, sums_to_learn};
-use crate::resume::workplace;
+use crate::cli::{Run, folder, losses, rankine, root};
+use crate::resume::{records, workplace};
 
 fn json(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).expect("JSON")
@@ -121,15 +121,21 @@ fn a_table_larger_than_a_tensor_is_in_parts() {
         most / (4 * width) + 100
     );
     let recipe = "base_model: model\nlora: {r: 4, alpha: 8}\ndatasets: [{path: x.jsonl}]\nmax_steps: 2\n\
-        micro_batch_size: 2\ngradient_accumulation_steps: 2\nlearning_rate: 1e-2\nexport: []\n";
-    let folder = sums_to_learn(&config, recipe, &["--dtype", "f32"]);
+        waive: [stop-not-trained]\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nlearning_rate: 1e-2\n";
+    let place = folder(&[("config.json", &config), ("x.jsonl", &records(8, 0)), ("recipe.yaml", recipe)]);
+    let here = place.path();
+    // As large a table as the config asks for, whatever the tokenizer has.
+    let tokenizer = root().join("tests/golden/templates/tokenizer.json");
+    let made = ["init", "config.json", "--out", "model", "--dtype", "f32", "--tokenizer"];
+    rankine(here, &[&made[..], &[tokenizer.to_str().expect("UTF-8")]].concat()).ends(0);
+    assert!(std::fs::metadata(here.join("model/model.safetensors")).expect("weights").len() > most);
     let train = |device: &str, out: &str, set: &str| {
         let (device, out) = (format!("device={device}"), format!("output_dir={out}"));
-        rankine(folder.path(), &["train", "recipe.yaml", "--set", &device, "--set", &out, "--set", set])
+        rankine(here, &["train", "recipe.yaml", "--set", &device, "--set", &out, "--set", set])
     };
     train("cpu", "cpu", "seed=1").ends(0);
     train(name, "gpu", "seed=1").ends(0);
-    let (expected, found) = (losses(&folder.path().join("cpu"), "step"), losses(&folder.path().join("gpu"), "step"));
+    let (expected, found) = (losses(&here.join("cpu"), "step"), losses(&here.join("gpu"), "step"));
     assert_eq!((found.len(), expected.len()), (2, 2));
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found / expected - 1.0).abs() < 1e-4, "{found}, {expected} on the CPU");
