@@ -44,7 +44,7 @@ pub(crate) struct Format {
 }
 
 /// `k` of one block. `BLOCK * left * right` stays below 2^31.
-pub(crate) const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 64;
 
 impl Compute {
     /// What a set of instructions computes where it is asked for this, since it is both closer and faster: on
