@@ -1,5 +1,5 @@
-//! Each operation of a training step, forward and backward, at the shape of SmolLM2-135M: `cargo bench --profile dev --bench ops`,
-//! with the kernels that `cargo build` compiles.
+//! Each operation of a training step, forward and backward, at the shape of SmolLM2-135M, with the kernels that
+//! `cargo build` compiles: `cargo bench --profile dev --bench ops`.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::black_box;

@@ -121,6 +121,16 @@ impl AdapterLayout {
         self.trained.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
     }
 
+    /// Weights that are one tensor on every device, with their bytes in f32: what is trained, and what DoRA takes the
+    /// norm of. Other frozen ones are split where a device holds none so large.
+    pub fn undivided(&self) -> impl Iterator<Item = (u64, String)> {
+        let bytes = |values: usize| 4 * values as u64;
+        let trained = self.trained.iter().map(move |spec| (bytes(spec.shape.iter().product()), spec.name.clone()));
+        let normed = self.modules.iter().filter(|_| self.kind == AdapterKind::Dora);
+        trained
+            .chain(normed.map(move |module| (bytes(module.shape.iter().product()), format!("{}.weight", module.path))))
+    }
+
     /// Whether the embedding table is trained in full and is the head, too.
     pub fn trains_tied_table(&self, config: &DecoderConfig) -> bool {
         config.tie_word_embeddings && self.tying == Tying::Kept && self.saved.iter().any(|path| path == EMBEDDING)
@@ -237,13 +247,11 @@ impl Model {
         let layout = AdapterLayout::resolve(&self.config, kind, &lora, tying)?;
         let by_name: HashMap<String, &HostTensor> =
             adapter.tensors.iter().map(|(key, tensor)| (key.to_string(), tensor)).collect();
-        let most = rankine_ops::max_tensor_bytes(self.device());
-        let too_large = |tensor: &TensorSpec| {
-            let bytes = 4 * tensor.shape.iter().product::<usize>() as u64;
-            let most = most.filter(|most| bytes > *most)?;
-            Some(format!("{}: {bytes} bytes in one tensor, and the device's largest has {most}", tensor.name))
+        let most = rankine_ops::max_tensor_bytes(self.device()).unwrap_or(u64::MAX);
+        let too_large = |(bytes, name): (u64, String)| {
+            (bytes > most).then(|| format!("{name}: {bytes} bytes in one tensor, and the device's largest has {most}"))
         };
-        let faults: Vec<String> = layout.trained.iter().filter_map(too_large).collect();
+        let faults: Vec<String> = layout.undivided().filter_map(too_large).collect();
         if !faults.is_empty() {
             return Err(LayoutError::Tensors { faults });
         }

@@ -335,9 +335,8 @@ impl Model {
             Some(Linear { weight: LinearWeight::Dense(Parameter::Trained(_)), .. }) => None,
             Some(Linear { adapter: None, bias: None, weight, .. }) => Some(weight.value(&Pass::Infer)),
             Some(_) => None,
-            None => Some(&self.model.embed_tokens.weight)
-                .filter(|table| !table.is_trained())
-                .map(|table| table.value(&Pass::Infer)),
+            None if self.model.embed_tokens.weight.is_trained() => None,
+            None => Some(self.model.embed_tokens.weight.value(&Pass::Infer)),
         }
     }
 

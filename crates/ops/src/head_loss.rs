@@ -2,7 +2,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softm
 
 use crate::cpu::{FrozenProduct, Head, Host};
 use crate::kernel::InstructionSet;
-use crate::operations::{Weight, on_cpu};
+use crate::operations::{Weight, kernels_read, on_cpu};
 use crate::split;
 
 /// A loss as the pair that adds up over micro-batches: its sum and the tokens that it is over.
@@ -35,13 +35,10 @@ const ROW: usize = 64;
 pub fn head_loss(hidden: Tensor<2>, weight: &Weight, targets: &[i64], product: &FrozenProduct) -> LossSum {
     let device = hidden.device().inner();
     let [n, width] = hidden.dims();
-    let frozen =
-        |weight: &&Tensor<2>| !weight.is_autodiff() && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
-    let whole = match weight {
-        Weight::Dense(weight) => Some(weight).filter(frozen),
-        _ => None,
-    };
-    if let Some(weight) = whole.filter(|_| on_cpu([hidden.dtype()], &hidden)) {
+    if let Weight::Dense(weight) = weight
+        && on_cpu([hidden.dtype()], &hidden)
+        && kernels_read(weight)
+    {
         let (h, w) = (Host::of(&hidden.clone().inner()), Host::of(weight));
         let head = Head { weight: w.held(), width, product, set: InstructionSet::current() };
         let (sum, gradient) = head.loss_and_gradient(h.values(), targets, hidden.is_tracked());

@@ -274,14 +274,13 @@ impl Projection {
 
     /// Whether only the update can be in the graph, and the weight is where a kernel reads it.
     fn is_frozen(&self) -> bool {
-        let floats = |dtype| matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
         let frozen = match &self.weight {
-            Weight::Dense(weight) => !weight.is_autodiff() && floats(weight.dtype()),
+            Weight::Dense(weight) => kernels_read(weight),
             Weight::Quantised(_) | Weight::Streamed(_) => true,
             Weight::Split(_) => false,
         };
         frozen
-            && self.bias.as_ref().is_none_or(|bias| !bias.is_autodiff() && floats(bias.dtype()))
+            && self.bias.as_ref().is_none_or(kernels_read)
             && self.update.as_ref().is_none_or(|update| [&update.a, &update.b].iter().all(|x| x.dtype() == DType::F32))
     }
 
@@ -332,6 +331,11 @@ pub fn dora_row_norm(weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) 
     let gram = a.clone().matmul(a.transpose()); // [r, r]
     let update = (b.clone().matmul(gram) * b).sum_dim(1); // [out, 1]
     (square + cross.mul_scalar(2.0 * scale) + update.mul_scalar(scale * scale)).clamp_min(0.0).sqrt().squeeze_dim(1)
+}
+
+/// Whether it is frozen, in a type that the CPU's kernels widen.
+pub(crate) fn kernels_read<const D: usize>(frozen: &Tensor<D>) -> bool {
+    !frozen.is_autodiff() && matches!(frozen.dtype(), DType::F32 | DType::BF16 | DType::F16)
 }
 
 /// Whether it is the CPU, outside the graph.

@@ -41,8 +41,8 @@ pub struct Disagreement {
 }
 
 /// Trains two steps on `device` and on the CPU and compares both losses, every gradient, and then the logits of a token
-/// as generation computes them. The frozen weights are held
-/// in `dtype`, in which another device than the CPU also multiplies.
+/// as generation computes them. The frozen weights are held in `dtype`, in which another device than the CPU also
+/// multiplies.
 ///
 /// # Errors
 /// Everything that differs by more than rounding explains.

@@ -125,15 +125,17 @@ impl Builder<'_> {
     }
 
     pub(super) fn table(&mut self, name: &str, shape: [usize; 2]) -> Table {
-        match (self.hold)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() }) {
-            Held::Values(source) => source.table(shape, self.device, self.most),
-            Held::Quantised(_) | Held::Streamed(_) => unreachable!("only linear layers are held so"),
-        }
+        self.values(name, &shape).table(shape, self.device, self.most)
     }
 
     pub(super) fn vector(&mut self, name: &str, width: usize) -> Tensor<1> {
-        match (self.hold)(&TensorSpec { name: name.to_owned(), shape: vec![width] }) {
-            Held::Values(source) => source.tensor([width], self.device),
+        self.values(name, &[width]).tensor([width], self.device)
+    }
+
+    /// What is held as it is, whatever the form of the base.
+    fn values(&mut self, name: &str, shape: &[usize]) -> Source {
+        match (self.hold)(&TensorSpec { name: name.to_owned(), shape: shape.to_vec() }) {
+            Held::Values(source) => source,
             Held::Quantised(_) | Held::Streamed(_) => unreachable!("only linear layers are held so"),
         }
     }

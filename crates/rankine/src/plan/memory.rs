@@ -2,7 +2,6 @@
 
 use rankine_data::TokenizeReport;
 use rankine_models::model::Residency;
-use rankine_nn::lora::AdapterKind;
 use rankine_train::checkpoint::Checkpoint;
 use rankine_train::memory::{MemoryForecast, MemoryInputs};
 use serde::Serialize;
@@ -154,14 +153,10 @@ impl Plan {
             let limit = format!("the largest tensor of {} has {}", self.model.device, bytes(most));
             (size > most).then(|| Fault::new(format!("{what} takes {}, and {limit}", bytes(size))).help(help))
         };
-        let (config, layout) = (&self.model.config, &self.adapter.layout);
-        // Frozen weights are split; what is trained, and what DoRA takes the norm of, is one tensor in f32.
-        let trained = layout.trained.iter().map(|tensor| (tensor.shape.iter().product(), tensor.name.clone()));
-        let normed = layout.modules.iter().filter(|_| layout.kind == AdapterKind::Dora);
-        let normed = normed.map(|module| (module.shape[0] * module.shape[1], format!("{}.weight", module.path)));
-        let (values, name) = trained.chain(normed).max()?;
+        let config = &self.model.config;
+        let (size, name) = self.adapter.layout.undivided().max()?;
         let whole = "in f32, as one tensor, since it is trained in full or by DoRA";
-        let weight = too_large(format!("{name} ({whole})"), 4 * values as u64, "leave it frozen, or use `device: cpu`");
+        let weight = too_large(format!("{name} ({whole})"), size, "leave it frozen, or use `device: cpu`");
         let length = if self.data.packing { self.data.max_seq_len } else { longest };
         let (heads, widest) = (config.num_attention_heads, config.intermediate_size.max(config.hidden_size));
         let help = "take a smaller `micro_batch_size` or `max_seq_len`, or `device: cpu`";
