@@ -249,7 +249,9 @@ fn the_base_can_be_multiplied_in_integers() {
         let computed = |compute: Compute| compute.on(InstructionSet::current());
         match way {
             "f32" => &run,
-            "int16" if computed(Compute::Int16) == Compute::F32 => run.says("base_compute int16: f32 is faster"),
+            "int16" if computed(Compute::Int16) == Compute::Bf16x2 => run
+                .says("base_compute int16, computed in pairs of bf16 on this processor")
+                .says("the first 8 records have a loss of"),
             "int8" if computed(Compute::Int8) == Compute::Bf16 => run
                 .says("base_compute int8, computed in bf16 on this processor")
                 .says("the first 8 records have a loss of"),

@@ -145,7 +145,7 @@ fn base_bytes(inputs: &MemoryInputs<'_>) -> u64 {
         + tied_head;
     // Integers of each weight for both passes, with their scales.
     let integers = match compute.on(InstructionSet::current()) {
-        Compute::F32 | Compute::Bf16 => 0,
+        Compute::F32 | Compute::Bf16 | Compute::Bf16x2 => 0,
         Compute::Int16 => multiplied * 17 / 4,
         Compute::Int8 => multiplied * 9 / 4,
     };

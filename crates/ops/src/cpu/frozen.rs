@@ -1,5 +1,6 @@
 //! How the CPU multiplies with a weight that does not change.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::DispatchDevice;
@@ -7,7 +8,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::host::Host;
 use crate::kernel::{
-    Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, Order, Precision, QuantWeight, Right, Values,
+    Compute, InstructionSet, IntegerLeft, IntegerPanels, IntegerRight, IntegerTerm, Left, Order, QuantWeight, Right,
+    Term, Values,
 };
 use crate::on_device::OnDevice;
 use crate::packed::PackedWeight;
@@ -67,47 +69,52 @@ impl FrozenProduct {
         self.compute
     }
 
-    /// The precision of products that are not of integers.
-    pub(crate) fn precision(&self, set: InstructionSet) -> Precision {
-        match self.compute.on(set) {
-            Compute::Bf16 => Precision::Bf16,
-            _ => Precision::Single,
-        }
+    /// `left W^T`, from output `out` on.
+    pub(crate) fn forward<'a>(&'a self, left: &'a Left, weight: Values<'a>, input: usize, out: usize) -> Term<'a> {
+        let right = Right::new(weight.from(out * input), Order::AlongK, input);
+        Term::new(left, right).at(self.compute.precision(left.set))
     }
 
-    /// The right side `W^T`, from output `out` on, for a left side in integers.
-    pub(crate) fn forward<'a>(
-        &'a self,
-        left: &IntegerLeft,
-        weight: Values<'a>,
-        input: usize,
-        out: usize,
-    ) -> IntegerRight<'a> {
-        let made = self.panels.as_ref().map(|panels| (&panels.forward, 0, out));
-        right(left, made, Right::new(weight.from(out * input), Order::AlongK, input))
-    }
-
-    /// The right side `W`, from output `out` on, for a left side in integers.
+    /// `left W`, from output `out` on, the outputs being `k` of the left side.
     pub(crate) fn backward<'a>(
         &'a self,
-        left: &IntegerLeft,
+        left: &'a Left,
+        k: Range<usize>,
         weight: Values<'a>,
         input: usize,
         out: usize,
-    ) -> IntegerRight<'a> {
-        let made = self.panels.as_ref().map(|panels| (&panels.backward, out, 0));
-        right(left, made, Right::new(weight.from(out * input), Order::AcrossColumns, input))
+    ) -> Term<'a> {
+        let right = Right::new(weight.from(out * input), Order::AcrossColumns, input);
+        Term::part(left, k, right).at(self.compute.precision(left.set))
     }
-}
 
-/// What was made before, from (`k`, `column`) on, where it fits the left side; else the values, to be rounded anew.
-fn right<'a>(
-    left: &IntegerLeft,
-    made: Option<(&'a IntegerPanels, usize, usize)>,
-    values: Right<'a>,
-) -> IntegerRight<'a> {
-    match made {
-        Some((panels, k, column)) if panels.fits(left) => IntegerRight::Panels { panels, k, column },
-        _ => IntegerRight::Values(values),
+    /// As [`Self::forward`], in integers.
+    pub(crate) fn forward_integers<'a>(
+        &'a self,
+        left: &'a IntegerLeft,
+        weight: Values<'a>,
+        input: usize,
+        out: usize,
+    ) -> IntegerTerm<'a> {
+        let right = match self.panels.as_deref().filter(|made| made.forward.fits(left)) {
+            Some(made) => IntegerRight::Panels { panels: &made.forward, k: 0, column: out },
+            None => IntegerRight::Values(Right::new(weight.from(out * input), Order::AlongK, input)),
+        };
+        IntegerTerm { left, right }
+    }
+
+    /// As [`Self::backward`] over all of the left side, in integers.
+    pub(crate) fn backward_integers<'a>(
+        &'a self,
+        left: &'a IntegerLeft,
+        weight: Values<'a>,
+        input: usize,
+        out: usize,
+    ) -> IntegerTerm<'a> {
+        let right = match self.panels.as_deref().filter(|made| made.backward.fits(left)) {
+            Some(made) => IntegerRight::Panels { panels: &made.backward, k: out, column: 0 },
+            None => IntegerRight::Values(Right::new(weight.from(out * input), Order::AcrossColumns, input)),
+        };
+        IntegerTerm { left, right }
     }
 }

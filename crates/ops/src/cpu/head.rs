@@ -3,8 +3,7 @@
 use super::frozen::FrozenProduct;
 use crate::kernel::math::{exp_and_sum, maximum, scale};
 use crate::kernel::{
-    InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh,
-    products, with_crew,
+    InstructionSet, IntegerLeft, Job, Left, LeftSource, Threads, Values, Write, fresh, products, with_crew,
 };
 
 /// Rows that are taken over all of the vocabulary at once.
@@ -72,7 +71,6 @@ impl Head<'_> {
             Row { target, top: f32::NEG_INFINITY, total: 0.0, picked: 0.0 }
         };
         let mut rows: Vec<Row> = targets.iter().map(row).collect();
-        let precision = self.product.precision(set);
         let left = self.pack(hidden, n, width);
         // SAFETY: the product sets the part that is read.
         let mut logits = unsafe { fresh(n * TILE.min(vocab)) };
@@ -81,12 +79,10 @@ impl Head<'_> {
             let logits = &mut logits[..n * count];
             let job = match &left {
                 Packed::Float(left) => {
-                    let right = Right::new(weight.from(start * width), Order::AlongK, width);
-                    Job::float(0..count, vec![Term::new(left, right).at(precision)], Write::Set)
+                    Job::float(0..count, vec![self.product.forward(left, weight, width, start)], Write::Set)
                 }
                 Packed::Integer(left) => {
-                    let right = self.product.forward(left, weight, width, start);
-                    Job::integer(0..count, IntegerTerm { left, right }, Write::Set)
+                    Job::integer(0..count, self.product.forward_integers(left, weight, width, start), Write::Set)
                 }
             };
             products(logits, count, &[job], Threads::All);
@@ -110,12 +106,10 @@ impl Head<'_> {
             let powers = self.pack(logits, n, count);
             let job = match &powers {
                 Packed::Float(left) => {
-                    let right = Right::new(weight.from(start * width), Order::AcrossColumns, width);
-                    Job::float(0..width, vec![Term::new(left, right).at(precision)], write)
+                    Job::float(0..width, vec![self.product.backward(left, 0..count, weight, width, start)], write)
                 }
                 Packed::Integer(left) => {
-                    let right = self.product.backward(left, weight, width, start);
-                    Job::integer(0..width, IntegerTerm { left, right }, write)
+                    Job::integer(0..width, self.product.backward_integers(left, weight, width, start), write)
                 }
             };
             products(gradient, width, &[job], Threads::All);

@@ -2,8 +2,8 @@
 
 use super::frozen::FrozenProduct;
 use crate::kernel::{
-    InstructionSet, IntegerLeft, IntegerTerm, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh,
-    math, products, thin, transposed,
+    InstructionSet, IntegerLeft, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh, math,
+    products, thin, transposed,
 };
 
 /// One layer.
@@ -100,13 +100,9 @@ impl Linears<'_> {
             let mut job = Job::float(column..column + layer.out, Vec::new(), write);
             match (&rounded, &left) {
                 (Some(rounded), _) if layer.product.compute().format(set).is_some() => {
-                    let right = layer.product.forward(rounded, layer.weight, input, 0);
-                    job.integer.push(IntegerTerm { left: rounded, right });
+                    job.integer.push(layer.product.forward_integers(rounded, layer.weight, input, 0));
                 }
-                (_, Some(left)) => {
-                    let right = Right::new(layer.weight, Order::AlongK, input);
-                    job.terms.push(Term::new(left, right).at(layer.product.precision(set)));
-                }
+                (_, Some(left)) => job.terms.push(layer.product.forward(left, layer.weight, input, 0)),
                 _ => unreachable!("packed in the way that some layer needs"),
             }
             if let (Some(Update { b, r, .. }), Some(parts)) = (layer.update, &packed_parts) {
@@ -212,13 +208,11 @@ impl Linears<'_> {
             for (Place { layer, column, part }, rounded) in self.places().zip(&rounded) {
                 match rounded {
                     Some(rounded) => {
-                        let right = layer.product.backward(rounded, layer.weight, input, 0);
-                        job.integer.push(IntegerTerm { left: rounded, right });
+                        job.integer.push(layer.product.backward_integers(rounded, layer.weight, input, 0));
                     }
                     None => {
-                        let right = Right::new(layer.weight, Order::AcrossColumns, input);
-                        let term = Term::part(&left, column..column + layer.out, right);
-                        job.terms.push(term.at(layer.product.precision(set)));
+                        let k = column..column + layer.out;
+                        job.terms.push(layer.product.backward(&left, k, layer.weight, input, 0));
                     }
                 }
                 if let (Some(Update { a, r, .. }), Some(dh)) = (layer.update, &packed_dh) {

@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::isa::InstructionSet;
 use super::math::{largest_magnitude, vectorised};
 use super::pack::{LeftSource, Order, Panel, Right, Tiles, Values, transpose, widen};
+use super::product::Precision;
 use super::scratch::Scratch;
 use super::{Shared, Threads};
 
@@ -26,6 +27,8 @@ pub enum Compute {
     F32,
     /// What is multiplied is rounded to bf16, and so are weights that are more than that.
     Bf16,
+    /// What is multiplied is rounded to the sum of two bf16, which has 16 bits, and so are weights that are more than that.
+    Bf16x2,
     /// In block fixed point of 14 bits (what is multiplied) and 12 bits (the weights), signs included.
     Int16,
     /// In block fixed point of 8 bits on both sides.
@@ -48,14 +51,13 @@ pub(crate) const BLOCK: usize = 64;
 
 impl Compute {
     /// What a set of instructions computes where it is asked for this, since it is both closer and faster: on
-    /// [`InstructionSet::Amx`] `F32` for integers of 16 bits and `Bf16` for those of 8, elsewhere `F32` for `Bf16`.
+    /// [`InstructionSet::Amx`] `Bf16x2` for integers of 16 bits and `Bf16` for those of 8, elsewhere `F32` for either.
     pub fn on(self, set: InstructionSet) -> Self {
         match (self, set) {
-            (Self::Int16, InstructionSet::Amx) => Self::F32,
-            (Self::Int8, InstructionSet::Amx) => Self::Bf16,
-            (Self::Bf16, InstructionSet::Amx) => Self::Bf16,
-            (Self::Bf16, _) => Self::F32,
-            _ => self,
+            (Self::Int16 | Self::Bf16x2, InstructionSet::Amx) => Self::Bf16x2,
+            (Self::Int8 | Self::Bf16, InstructionSet::Amx) => Self::Bf16,
+            (Self::Bf16x2 | Self::Bf16, _) => Self::F32,
+            (Self::F32 | Self::Int16 | Self::Int8, _) => self,
         }
     }
 
@@ -64,10 +66,20 @@ impl Compute {
         matches!(self, Self::Int16 | Self::Int8)
     }
 
-    /// `None` for single precision. Without 8-bit dot products, 8-bit values are held in 16 bits: the sums are the same.
+    /// The precision where [`Self::format`] is `None`.
+    pub(crate) fn precision(self, set: InstructionSet) -> Precision {
+        match self.on(set) {
+            Self::Bf16 => Precision::Bf16,
+            Self::Bf16x2 => Precision::Bf16x2,
+            Self::F32 | Self::Int16 | Self::Int8 => Precision::Single,
+        }
+    }
+
+    /// `None` where nothing is an integer. Without 8-bit dot products, 8-bit values are held in 16 bits: the sums are the
+    /// same.
     pub(crate) fn format(self, set: InstructionSet) -> Option<Format> {
         match self.on(set) {
-            Self::F32 | Self::Bf16 => None,
+            Self::F32 | Self::Bf16 | Self::Bf16x2 => None,
             Self::Int16 => Some(Format { left: 8191.0, right: 2047.0, group: 2 }),
             Self::Int8 => {
                 let group = if set == InstructionSet::Avx512Vnni { 4 } else { 2 };

@@ -7,7 +7,9 @@
 //! with `i + j > 2` add less than 2^-25 of the product, which is below f32's own rounding. A tile instruction does the
 //! work of 256 vector ones of f32, so that three or six of them are still far ahead.
 //!
-//! In bf16 ([`Precision::Bf16`]) only the first planes are multiplied.
+//! With two planes a side ([`Precision::Bf16x2`]) a value keeps 16 bits: a weight in bf16 needs two products, others
+//! three. In bf16 ([`Precision::Bf16`]) only the first planes are multiplied. These are oneMKL's `bf16x3`, `bf16x2` and
+//! `bf16` modes of computing.
 //!
 //! A value that is not finite has a plane that is no number, and so has every sum it is part of. Planes below 2^-126
 //! count as 0.
@@ -42,6 +44,9 @@ pub(super) const ROWS: usize = 2 * SIDE;
 /// Halves in a tile, as they lie in memory.
 const TILE: usize = SIDE * DEPTH;
 
+/// Values of a left side's row that are asked for ahead of their use.
+const AHEAD: usize = 64;
+
 /// Planes of the left side.
 const LEFT: usize = 3;
 
@@ -61,6 +66,7 @@ impl Count {
         };
         match precision {
             Precision::Single => Self { left: LEFT, right },
+            Precision::Bf16x2 => Self { left: 2, right: right.min(2) },
             Precision::Bf16 => Self { left: 1, right: 1 },
         }
     }
@@ -114,13 +120,16 @@ pub(super) unsafe fn pack_left(source: LeftSource<'_>, row: usize, height: usize
 unsafe fn split_rows(from: *const f32, stride: usize, height: usize, k: usize, into: *mut u16) {
     unsafe {
         let halves = height.div_ceil(SIDE);
-        for row in 0..halves * SIDE {
-            let from = from.wrapping_add(row * stride);
-            let into = into.add(row / SIDE * TILE + row % SIDE * DEPTH);
-            for block in 0..k.div_ceil(DEPTH) {
-                let count = if row < height { DEPTH.min(k - block * DEPTH) } else { 0 };
-                let planes = f32::load(from.wrapping_add(block * DEPTH), first(count));
-                let into = into.add(block * LEFT * halves * TILE);
+        // Tile by tile as they lie in memory: rows one after the other would write to few sets of the cache.
+        for block in 0..k.div_ceil(DEPTH) {
+            let into = into.add(block * LEFT * halves * TILE);
+            let lanes = first(DEPTH.min(k - block * DEPTH));
+            for row in 0..halves * SIDE {
+                let from = from.wrapping_add(row * stride + block * DEPTH);
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + 16).cast());
+                let planes = f32::load(from, if row < height { lanes } else { 0 });
+                let into = into.add(row / SIDE * TILE + row % SIDE * DEPTH);
                 _mm512_store_si512(into.cast(), planes[0]);
                 _mm512_store_si512(into.add(halves * TILE).cast(), planes[1]);
                 _mm512_store_si512(into.add(2 * halves * TILE).cast(), planes[2]);

@@ -33,7 +33,9 @@ pub(crate) enum Precision {
     /// All of them.
     #[default]
     Single,
-    /// Rounded to bf16, on tiles alone: elsewhere that gains nothing.
+    /// The sum of two bf16, which has 16 bits; on tiles alone, as what follows: elsewhere that gains nothing.
+    Bf16x2,
+    /// Rounded to bf16.
     Bf16,
 }
 

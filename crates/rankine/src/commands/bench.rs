@@ -26,6 +26,12 @@ use crate::terminal::{self, note, numbers, table};
 /// # Errors
 /// A recipe, a model or an argument that cannot be used.
 pub fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
+    let set = instruction_set(args)?;
+    // The model is opened for the set, too: weights are rounded as it takes them.
+    set.scope(|| on(set, args, environment))
+}
+
+fn on(set: InstructionSet, args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
     for (name, value) in [("--batch", args.batch), ("--steps", args.steps), ("--rank", args.rank)] {
         if value == Some(0) {
             return Err(Failure::bad_input(Fault::new(format!("`{name}` is 0; expected a whole number from 1"))));
@@ -50,16 +56,12 @@ pub fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
         optimizer: subject.optimizer.clone(),
         seed: 1,
     };
-    let set = instruction_set(args)?;
-    let measure = |subject: &mut Subject| {
-        bench(&mut subject.model, &config, &mut |step, parts| {
-            if !args.json {
-                let pace = (config.batch * config.seq) as f64 / parts.total();
-                note(&format!("step {step} of {}: {:.2} s, {pace:.0} tokens/s", config.steps, parts.total()));
-            }
-        })
-    };
-    let report = set.scope(|| measure(&mut subject));
+    let report = bench(&mut subject.model, &config, &mut |step, parts| {
+        if !args.json {
+            let pace = (config.batch * config.seq) as f64 / parts.total();
+            note(&format!("step {step} of {}: {:.2} s, {pace:.0} tokens/s", config.steps, parts.total()));
+        }
+    });
     let machine = machine(set);
     if args.json {
         let mut object = json!(report);

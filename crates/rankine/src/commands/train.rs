@@ -262,12 +262,20 @@ fn round_base(model: &mut Model, plan: &Plan, prepared: &Prepared) -> Result<Str
     };
     let way = plan.model.base_compute.name();
     let (compute, set) = (Compute::from(plan.model.base_compute), InstructionSet::current());
-    let way = match compute.on(set) {
+    let computed = compute.on(set);
+    let instead = match computed {
         Compute::F32 => {
             return Ok(format!("base_compute {way}: f32 is faster on this processor ({set}), and is computed instead"));
         }
-        Compute::Bf16 if compute != Compute::Bf16 => format!("{way}, computed in bf16 on this processor ({set})"),
-        _ => way.to_owned(),
+        Compute::Bf16x2 => "pairs of bf16",
+        Compute::Bf16 => "bf16",
+        Compute::Int16 => "int16",
+        Compute::Int8 => "int8",
+    };
+    let way = if computed == compute {
+        way.to_owned()
+    } else {
+        format!("{way}, computed in {instead} on this processor ({set})")
     };
     let exact = loss(model);
     model.set_compute(compute);

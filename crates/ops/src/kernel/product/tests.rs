@@ -115,6 +115,40 @@ fn products_keep_single_precision() {
     }
 }
 
+/// With two bf16 a value keeps 16 bits: what is rounded away of each side, and the product of both second halves, are
+/// each at most 2^-16 of a product. Where there are no tiles nothing is rounded.
+#[test]
+fn pairs_of_bf16_keep_sixteen_bits() {
+    let (m, n, k) = (19, 37, 130);
+    let (a, b) = (full(m * k, 1), full(k * n, 2));
+    let bf16: Vec<bf16> = b.iter().map(|v| bf16::from_f32(*v)).collect();
+    let f16: Vec<f16> = b.iter().map(|v| f16::from_f32(*v)).collect();
+    for set in InstructionSet::available() {
+        let left = Left::pack(set, LeftSource::new(&a, k), m, k, Threads::All);
+        for (values, rounded) in [(Values::F32(&b), 3.0), (Values::F16(&f16), 3.0), (Values::Bf16(&bf16), 1.0)] {
+            let mut held = vec![0.0; k * n];
+            values.widen(set, &mut held);
+            let term = Term::new(&left, Right::new(values, Order::AcrossColumns, n)).at(Precision::Bf16x2);
+            let mut c = vec![f32::NAN; m * n];
+            products(&mut c, n, &[Job::float(0..n, vec![term], Write::Set)], Threads::All);
+            let mut largest = 0.0_f64;
+            for (place, found) in c.iter().enumerate() {
+                let terms = || (0..k).map(|p| f64::from(a[place / n * k + p]) * f64::from(held[p * n + place % n]));
+                let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                largest = largest.max((f64::from(*found) - sum).abs() / size);
+            }
+            let single = f64::from(f32::EPSILON) * (2.0 + (k as f64).log2());
+            let allowed = if set == InstructionSet::Amx { rounded / 65536.0 + single } else { single };
+            assert!(largest <= allowed, "{set}: {largest} of what is summed, {allowed} allowed");
+            assert_eq!(
+                largest > single,
+                set == InstructionSet::Amx,
+                "{set}: {largest}, rounded where it should not be"
+            );
+        }
+    }
+}
+
 /// What is not finite is seen in every sum that it is part of.
 #[test]
 fn what_is_not_finite_stays_so() {
