@@ -71,8 +71,7 @@ impl FrozenProduct {
 
     /// `left W^T`, from output `out` on.
     pub(crate) fn forward<'a>(&'a self, left: &'a Left, weight: Values<'a>, input: usize, out: usize) -> Term<'a> {
-        let right = Right::new(weight.from(out * input), Order::AlongK, input);
-        Term::new(left, right).at(self.compute.precision(left.set))
+        Term::new(left, right(weight, Order::AlongK, input, out)).at(self.compute.precision(left.set))
     }
 
     /// `left W`, from output `out` on, the outputs being `k` of the left side.
@@ -84,8 +83,7 @@ impl FrozenProduct {
         input: usize,
         out: usize,
     ) -> Term<'a> {
-        let right = Right::new(weight.from(out * input), Order::AcrossColumns, input);
-        Term::part(left, k, right).at(self.compute.precision(left.set))
+        Term::part(left, k, right(weight, Order::AcrossColumns, input, out)).at(self.compute.precision(left.set))
     }
 
     /// As [`Self::forward`], in integers.
@@ -96,11 +94,8 @@ impl FrozenProduct {
         input: usize,
         out: usize,
     ) -> IntegerTerm<'a> {
-        let right = match self.panels.as_deref().filter(|made| made.forward.fits(left)) {
-            Some(made) => IntegerRight::Panels { panels: &made.forward, k: 0, column: out },
-            None => IntegerRight::Values(Right::new(weight.from(out * input), Order::AlongK, input)),
-        };
-        IntegerTerm { left, right }
+        let made = self.panels.as_ref().map(|panels| (&panels.forward, 0, out));
+        in_integers(left, made, right(weight, Order::AlongK, input, out))
     }
 
     /// As [`Self::backward`] over all of the left side, in integers.
@@ -111,10 +106,25 @@ impl FrozenProduct {
         input: usize,
         out: usize,
     ) -> IntegerTerm<'a> {
-        let right = match self.panels.as_deref().filter(|made| made.backward.fits(left)) {
-            Some(made) => IntegerRight::Panels { panels: &made.backward, k: out, column: 0 },
-            None => IntegerRight::Values(Right::new(weight.from(out * input), Order::AcrossColumns, input)),
-        };
-        IntegerTerm { left, right }
+        let made = self.panels.as_ref().map(|panels| (&panels.backward, out, 0));
+        in_integers(left, made, right(weight, Order::AcrossColumns, input, out))
     }
+}
+
+/// A weight [out, in] as a right side in either order, from output `out` on.
+fn right(weight: Values<'_>, order: Order, input: usize, out: usize) -> Right<'_> {
+    Right::new(weight.from(out * input), order, input)
+}
+
+/// With what was made before, from (`k`, `column`) on, where it fits the left side; else the values, to be rounded anew.
+fn in_integers<'a>(
+    left: &'a IntegerLeft,
+    made: Option<(&'a IntegerPanels, usize, usize)>,
+    values: Right<'a>,
+) -> IntegerTerm<'a> {
+    let right = match made {
+        Some((panels, k, column)) if panels.fits(left) => IntegerRight::Panels { panels, k, column },
+        _ => IntegerRight::Values(values),
+    };
+    IntegerTerm { left, right }
 }

@@ -27,7 +27,8 @@ pub enum Compute {
     F32,
     /// What is multiplied is rounded to bf16, and so are weights that are more than that.
     Bf16,
-    /// What is multiplied is rounded to the sum of two bf16, which has 16 bits, and so are weights that are more than that.
+    /// What is multiplied is rounded to the sum of two bf16, which has 16 bits, and so are weights that are more than
+    /// that.
     Bf16x2,
     /// In block fixed point of 14 bits (what is multiplied) and 12 bits (the weights), signs included.
     Int16,
@@ -51,7 +52,8 @@ pub(crate) const BLOCK: usize = 64;
 
 impl Compute {
     /// What a set of instructions computes where it is asked for this, since it is both closer and faster: on
-    /// [`InstructionSet::Amx`] `Bf16x2` for integers of 16 bits and `Bf16` for those of 8, elsewhere `F32` for either.
+    /// [`InstructionSet::Amx`] `Bf16x2` for integers of 16 bits and `Bf16` for those of 8, elsewhere `F32` for both kinds
+    /// of bf16.
     pub fn on(self, set: InstructionSet) -> Self {
         match (self, set) {
             (Self::Int16 | Self::Bf16x2, InstructionSet::Amx) => Self::Bf16x2,

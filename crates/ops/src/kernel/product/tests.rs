@@ -82,8 +82,21 @@ fn full(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(value).collect()
 }
 
-/// No more is lost than single precision loses, whatever the products are composed of: two units in the last place
-/// of what is summed, and one for each doubling of the terms. Stretches of the left side begin anywhere.
+/// Value `place` of the product of `a` [m, k] and `b` [k, n], and the sum of its terms' magnitudes.
+fn sum_and_size(a: &[f32], b: &[f32], n: usize, place: usize) -> (f64, f64) {
+    let k = b.len() / n;
+    let terms = || (0..k).map(|p| f64::from(a[place / n * k + p]) * f64::from(b[p * n + place % n]));
+    (terms().sum(), terms().map(f64::abs).sum())
+}
+
+/// What single precision loses of the size of a sum of `k` terms: two units in the last place, and one for each doubling
+/// of the terms.
+fn rounding(k: usize) -> f64 {
+    f64::from(f32::EPSILON) * (2.0 + (k as f64).log2())
+}
+
+/// No more is lost than single precision loses, whatever the products are composed of. Stretches of the left side begin
+/// anywhere.
 #[test]
 fn products_keep_single_precision() {
     let (m, n) = (19, 37);
@@ -104,10 +117,9 @@ fn products_keep_single_precision() {
                 let mut c = vec![f32::NAN; m * n];
                 products(&mut c, n, &[Job::float(0..n, terms.collect(), Write::Set)], Threads::All);
                 for (place, found) in c.iter().enumerate() {
-                    let terms = || (0..k).map(|p| f64::from(a[place / n * k + p]) * f64::from(held[p * n + place % n]));
-                    let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                    let (sum, size) = sum_and_size(&a, &held, n, place);
                     let error = (f64::from(*found) - sum).abs();
-                    let allowed = size * f64::from(f32::EPSILON) * (2.0 + (k as f64).log2());
+                    let allowed = size * rounding(k);
                     assert!(error <= allowed, "{set} k {k} {place}: {found}, {sum} expected, {error} > {allowed}");
                 }
             }
@@ -133,11 +145,10 @@ fn pairs_of_bf16_keep_sixteen_bits() {
             products(&mut c, n, &[Job::float(0..n, vec![term], Write::Set)], Threads::All);
             let mut largest = 0.0_f64;
             for (place, found) in c.iter().enumerate() {
-                let terms = || (0..k).map(|p| f64::from(a[place / n * k + p]) * f64::from(held[p * n + place % n]));
-                let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                let (sum, size) = sum_and_size(&a, &held, n, place);
                 largest = largest.max((f64::from(*found) - sum).abs() / size);
             }
-            let single = f64::from(f32::EPSILON) * (2.0 + (k as f64).log2());
+            let single = rounding(k);
             let allowed = if set == InstructionSet::Amx { rounded / 65536.0 + single } else { single };
             assert!(largest <= allowed, "{set}: {largest} of what is summed, {allowed} allowed");
             assert_eq!(
