@@ -1,16 +1,20 @@
 //! Causal attention over contiguous key ranges, a tile of queries at a time.
 //!
 //! Forward keeps the output and each row's log-sum-exp; backward recomputes the probabilities from it
-//! ([Dao et al. 2022](https://arxiv.org/abs/2205.14135)). Blocked keys outside a tile's range are never touched.
+//! ([Dao et al. 2022](https://arxiv.org/abs/2205.14135)). Keys outside a tile's range are never touched. The heads that
+//! share keys ([Ainslie et al. 2023](https://arxiv.org/abs/2305.13245)) go together, one below the other, so that keys
+//! are packed once for all of them.
 
-use crate::kernel::math::{add, dot, exp_and_sum, maximum, scale as multiply, vectorised};
+mod plan;
+
+use std::ops::Range;
+
+use self::plan::{Columns, Of, Part, Plan};
+use crate::kernel::math::{dot, exp, exp_and_sum, maximum, scale as multiply, vectorised};
 use crate::kernel::{
     InstructionSet, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh, products,
 };
 use crate::layout::Attended;
-
-/// Queries of one tile.
-const TILE: usize = 64;
 
 /// Queries, keys and values side by side in a row, or apart; each [tokens, heads * e].
 #[derive(Debug, Clone, Copy)]
@@ -45,145 +49,119 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// A head's tile of queries and the keys that any of them sees.
-struct Tile {
-    start: usize,
-    count: usize,
-    keys: std::ops::Range<usize>,
-}
-
-fn tiles(attended: &Attended, row: usize) -> impl Iterator<Item = Tile> {
-    (0..attended.queries).step_by(TILE).map(move |start| {
-        let count = TILE.min(attended.queries - start);
-        // The first key of a query never falls as queries go on.
-        let keys = attended.range(row, start).start..attended.range(row, start + count - 1).end;
-        Tile { start, count, keys }
-    })
-}
-
-/// One head of one row: where its tokens are, and what its products run on.
-struct Head<'a> {
-    set: InstructionSet,
-    inputs: &'a Inputs<'a>,
-    attended: &'a Attended,
-    row: usize,
-    head: usize,
-    group: usize,
-}
-
-impl<'a> Head<'a> {
-    fn new(set: InstructionSet, inputs: &'a Inputs<'a>, attended: &'a Attended, index: usize) -> Self {
-        let (row, head) = (index / attended.heads, index % attended.heads);
-        Self { set, inputs, attended, row, head, group: head * attended.groups / attended.heads }
-    }
-
-    fn queries(&self, tile: &Tile) -> LeftSource<'a> {
-        let Heads { stride, .. } = self.inputs.q;
-        LeftSource::new(
-            self.inputs.q.at(self.row * self.attended.queries + tile.start, self.head, self.inputs.e),
-            stride,
-        )
-    }
-
-    fn keys(&self, of: Heads<'a>, tile: &Tile, order: Order) -> Right<'a> {
-        let values = of.at(self.row * self.attended.keys + tile.keys.start, self.group, self.inputs.e);
-        Right::new(Values::F32(values), order, of.stride)
-    }
-
-    /// The keys of the tile's query `index`, counted from the tile's first key.
-    fn seen(&self, tile: &Tile, index: usize) -> std::ops::Range<usize> {
-        let range = self.attended.range(self.row, tile.start + index);
-        range.start - tile.keys.start..range.end - tile.keys.start
-    }
-
-    /// `c = [c +] a b` with `rows` x `k` on the left.
-    #[expect(clippy::too_many_arguments, reason = "three matrices and what is done to one")]
-    fn multiply(
-        &self,
-        c: &mut [f32],
-        columns: usize,
-        left: LeftSource<'_>,
-        rows: usize,
-        k: usize,
-        right: Right<'_>,
-        write: Write<'_>,
-    ) {
-        let left = Left::pack(self.set, left, rows, k, Threads::One);
-        products(c, columns, &[Job::float(0..columns, vec![Term::new(&left, right)], write)], Threads::One);
-    }
-}
-
 /// The output [b * t, h * e] and the log-sum-exps [b, h, t].
 pub(super) fn forward(set: InstructionSet, inputs: &Inputs<'_>, attended: &Attended) -> (Vec<f32>, Vec<f32>) {
     let Attended { rows, queries, heads, .. } = *attended;
-    let e = inputs.e;
-    let per_head = |index: usize| {
-        let head = Head::new(set, inputs, attended, index);
-        if queries < FEW { head.few_queries() } else { head.forward() }
-    };
-    let work = queries * attended.keys * heads * rows * e;
-    let (outputs, lse): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
-        Threads::All.map(rows * heads, work, per_head).into_iter().unzip();
+    if queries < FEW {
+        return few_queries(set, inputs, attended);
+    }
+    let plan = Plan::new(set, inputs, attended);
+    let (outputs, sums): (Vec<_>, Vec<_>) = plan.map(|part| plan.forward(&part)).into_iter().unzip();
     // SAFETY: every head sets its columns.
-    let mut y = unsafe { fresh(rows * queries * heads * e) };
-    gather(set, &mut y, heads * e, queries, e, &[Part { column: 0, heads: &outputs, count: heads, shared: 1 }]);
-    (y, lse.concat())
+    let mut y = unsafe { fresh(rows * queries * heads * inputs.e) };
+    plan.gather(&mut y, heads * inputs.e, queries, &[Columns { first: 0, of: Of::Queries(&outputs) }]);
+    let mut lse = vec![0.0; rows * heads * queries];
+    for (row, lse) in lse.chunks_exact_mut(heads * queries).enumerate() {
+        for (head, lse) in lse.chunks_exact_mut(queries).enumerate() {
+            for (query, lse) in lse.iter_mut().enumerate() {
+                let (part, place) = plan.place(row, head, query);
+                *lse = sums[part][place];
+            }
+        }
+    }
+    (y, lse)
 }
 
 /// Queries below which each is taken by itself: packing the keys would cost more than the products.
 const FEW: usize = 8;
 
-impl Head<'_> {
-    fn forward(&self) -> (Vec<f32>, Vec<f32>) {
-        let (queries, e) = (self.attended.queries, self.inputs.e);
-        let factor = self.attended.scale(e) as f32;
+/// A few queries after cached keys, each by dot products.
+fn few_queries(set: InstructionSet, inputs: &Inputs<'_>, attended: &Attended) -> (Vec<f32>, Vec<f32>) {
+    let Attended { rows, queries, keys, heads, groups, .. } = *attended;
+    let e = inputs.e;
+    let factor = attended.scale(e) as f32;
+    let per_head = |index: usize| {
+        let (row, head) = (index / heads, index % heads);
+        let group = head * groups / heads;
         let (mut y, mut lse) = (vec![0.0; queries * e], vec![0.0; queries]);
-        let mut scores = Vec::new();
-        for tile in tiles(self.attended, self.row) {
-            let width = tile.keys.len();
-            scores.resize(tile.count * width, 0.0);
-            let keys = self.keys(self.inputs.k, &tile, Order::AlongK);
-            self.multiply(&mut scores, width, self.queries(&tile), tile.count, e, keys, Write::Set);
-            for (i, line) in scores.chunks_exact_mut(width).enumerate() {
-                let seen = self.seen(&tile, i);
-                line[..seen.start].fill(0.0);
-                line[seen.end..].fill(0.0);
-                lse[tile.start + i] = softmax(self.set, &mut line[seen], factor);
-            }
-            let target = &mut y[tile.start * e..(tile.start + tile.count) * e];
-            let values = self.keys(self.inputs.v, &tile, Order::AcrossColumns);
-            self.multiply(target, e, LeftSource::new(&scores, width), tile.count, width, values, Write::Set);
-        }
-        (y, lse)
-    }
-
-    /// A few queries after cached keys, each by dot products.
-    fn few_queries(&self) -> (Vec<f32>, Vec<f32>) {
-        let Attended { queries, keys, .. } = *self.attended;
-        let (set, e) = (self.set, self.inputs.e);
-        let factor = self.attended.scale(e) as f32;
-        let (mut y, mut lse) = (vec![0.0; queries * e], vec![0.0; queries]);
-        for query in 0..queries {
-            let seen = self.attended.range(self.row, query);
-            let q = &self.inputs.q.at(self.row * queries + query, self.head, e)[..e];
-            let first = self.row * keys + seen.start;
-            let Heads { stride, .. } = self.inputs.k;
+        for (query, (y, lse)) in y.chunks_exact_mut(e).zip(&mut lse).enumerate() {
+            let seen = attended.range(row, query);
+            let first = row * keys + seen.start;
             let mut scores = vec![0.0; seen.len()];
-            dots(set, q, self.inputs.k.at(first, self.group, e), stride, &mut scores);
-            lse[query] = softmax(set, &mut scores, factor);
-            let target = &mut y[query * e..(query + 1) * e];
-            weighted_sum(set, target, &scores, self.inputs.v.at(first, self.group, e), self.inputs.v.stride);
+            let q = &inputs.q.at(row * queries + query, head, e)[..e];
+            dots(set, q, inputs.k.at(first, group, e), inputs.k.stride, &mut scores);
+            let top = maximum(set, &scores) * factor;
+            let total = exp_and_sum(set, &mut scores, factor, top);
+            weighted_sum(set, y, &scores, inputs.v.at(first, group, e), inputs.v.stride);
+            multiply(set, y, 1.0 / total);
+            *lse = total.ln() + top;
         }
         (y, lse)
+    };
+    let (outputs, lse): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
+        Threads::All.map(rows * heads, rows * queries * keys * heads * e, per_head).into_iter().unzip();
+    let mut y = vec![0.0; rows * queries * heads * e];
+    for (token, line) in y.chunks_exact_mut(heads * e).enumerate() {
+        let (row, query) = (token / queries, token % queries);
+        for (own, head) in line.chunks_exact_mut(e).zip(&outputs[row * heads..]) {
+            own.copy_from_slice(&head[query * e..(query + 1) * e]);
+        }
     }
+    (y, lse.concat())
 }
 
-/// Turns scores into `softmax(factor * scores)` and returns the log-sum-exp.
-fn softmax(set: InstructionSet, scores: &mut [f32], factor: f32) -> f32 {
-    let top = maximum(set, scores) * factor;
-    let total = exp_and_sum(set, scores, factor, top);
-    multiply(set, scores, 1.0 / total);
-    total.ln() + top
+impl Plan<'_> {
+    /// The part's outputs and log-sum-exps, as [`Self::place`] has them. Over blocks of keys the sums are scaled to the
+    /// highest score so far ([Milakov & Gimelshein 2018](https://arxiv.org/abs/1805.02867)).
+    fn forward(&self, part: &Part) -> (Vec<f32>, Vec<f32>) {
+        let e = self.inputs.e;
+        let factor = self.attended.scale(e) as f32;
+        let rows = part.queries.len() * self.shared;
+        // SAFETY: the first block of each tile sets its rows.
+        let mut y = unsafe { fresh(rows * e) };
+        let (mut tops, mut totals) = (vec![f32::NEG_INFINITY; rows], vec![0.0; rows]);
+        let mut scores = Vec::new();
+        let mut start = 0;
+        for tile in self.tiles(part) {
+            let count = self.shared * tile.queries.len();
+            let q = self.left(LeftSource::new(&self.stacked(self.inputs.q, &tile), e), count, e);
+            let own = start..start + count;
+            let target = &mut y[own.start * e..own.end * e];
+            for block in tile.blocks() {
+                let width = block.len();
+                scores.resize(count * width, 0.0);
+                let scores = &mut scores[..count * width];
+                let keys = self.right(self.inputs.k, &tile, &block, Order::AlongK);
+                product(scores, width, &q, keys, Write::Set);
+                let first = block.start == tile.keys.start;
+                for (i, line) in scores.chunks_exact_mut(width).enumerate() {
+                    let seen = self.seen(&tile, tile.queries.start + i % tile.queries.len(), &block);
+                    clear_unseen(line, &seen);
+                    if seen.is_empty() {
+                        continue;
+                    }
+                    let (top, total) = (&mut tops[start + i], &mut totals[start + i]);
+                    let highest = top.max(maximum(self.set, &line[seen.clone()]) * factor);
+                    if !first {
+                        let less = exp(*top - highest);
+                        *total *= less;
+                        multiply(self.set, &mut target[i * e..(i + 1) * e], less);
+                    }
+                    *total += exp_and_sum(self.set, &mut line[seen], factor, highest);
+                    *top = highest;
+                }
+                let values = self.right(self.inputs.v, &tile, &block, Order::AcrossColumns);
+                let write = if first { Write::Set } else { Write::Add };
+                product(target, e, &self.left(LeftSource::new(scores, width), count, width), values, write);
+            }
+            for (line, total) in target.chunks_exact_mut(e).zip(&totals[own]) {
+                multiply(self.set, line, 1.0 / total);
+            }
+            start += count;
+        }
+        let lse = tops.iter().zip(&totals).map(|(top, total)| total.ln() + top).collect();
+        (y, lse)
+    }
 }
 
 /// What the backward pass needs beside the inputs.
@@ -192,6 +170,13 @@ pub(super) struct Saved<'a> {
     pub(super) y: &'a [f32],
     /// [b, h, t].
     pub(super) lse: &'a [f32],
+}
+
+/// How the gradients are laid out: as the inputs were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GradientLayout {
+    SideBySide,
+    Apart,
 }
 
 /// `dq`, `dk` and `dv`: with `p = exp(s - lse)`, `ds = p (dy v^T - sum(dy y)) / sqrt(e)`, `dq = ds k`, `dk = ds^T q`,
@@ -206,92 +191,96 @@ pub(super) fn backward(
 ) -> Vec<Vec<f32>> {
     let Attended { rows, queries, keys, heads, groups, .. } = *attended;
     let e = inputs.e;
-    let per_head = |index: usize| Head::new(set, inputs, attended, index).backward(saved, dy, index);
-    let per_head: Vec<[Vec<f32>; 3]> = Threads::All.map(rows * heads, queries * keys * heads * rows * e, per_head);
-    let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::with_capacity(rows * heads));
-    for [q, k, v] in per_head {
+    let plan = Plan::new(set, inputs, attended);
+    let found = plan.map(|part| plan.backward(&part, saved, dy));
+    let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::with_capacity(found.len()));
+    for [q, k, v] in found {
         dq.push(q);
         dk.push(k);
         dv.push(v);
     }
-    let shared = heads / groups;
-    fn part(column: usize, heads: &[Vec<f32>], count: usize, shared: usize) -> Part<'_> {
-        Part { column, heads, count, shared }
-    }
-    // SAFETY: every head sets its columns.
-    let buffer = |tokens: usize, heads: usize| unsafe { fresh(rows * tokens * heads * e) };
+    let gathered = |tokens: usize, heads: usize, columns: &[Columns<'_>]| {
+        // SAFETY: every head sets its columns.
+        let mut all = unsafe { fresh(rows * tokens * heads * e) };
+        plan.gather(&mut all, heads * e, tokens, columns);
+        all
+    };
+    let (dq, dk, dv) = (Of::Queries(&dq), Of::Keys(&dk), Of::Keys(&dv));
+    let at = |first: usize, of| Columns { first: first * e, of };
     match layout {
         GradientLayout::SideBySide => {
-            let width = (heads + 2 * groups) * e;
-            let mut all = buffer(queries, heads + 2 * groups);
-            let parts = [
-                part(0, &dq, heads, 1),
-                part(heads * e, &dk, groups, shared),
-                part((heads + groups) * e, &dv, groups, shared),
-            ];
-            gather(set, &mut all, width, queries, e, &parts);
-            vec![all]
+            vec![gathered(queries, heads + 2 * groups, &[at(0, dq), at(heads, dk), at(heads + groups, dv)])]
         }
-        GradientLayout::Apart => {
-            let one = |from: &[Vec<f32>], tokens: usize, count: usize, shared: usize| {
-                let mut buffer = buffer(tokens, count);
-                gather(set, &mut buffer, count * e, tokens, e, &[part(0, from, count, shared)]);
-                buffer
-            };
-            vec![one(&dq, queries, heads, 1), one(&dk, keys, groups, shared), one(&dv, keys, groups, shared)]
-        }
+        GradientLayout::Apart => vec![
+            gathered(queries, heads, &[at(0, dq)]),
+            gathered(keys, groups, &[at(0, dk)]),
+            gathered(keys, groups, &[at(0, dv)]),
+        ],
     }
 }
 
-/// How the gradients are laid out: as the inputs were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GradientLayout {
-    SideBySide,
-    Apart,
-}
-
-impl Head<'_> {
-    /// `dq` [t, e], `dk` and `dv` [s, e].
-    fn backward(&self, saved: &Saved<'_>, dy: &[f32], index: usize) -> [Vec<f32>; 3] {
-        let Attended { queries, keys, heads, .. } = *self.attended;
+impl Plan<'_> {
+    /// The part's `dq`, as [`Self::place`] has it, and its share of `dk` and `dv`, [keys, e].
+    fn backward(&self, part: &Part, saved: &Saved<'_>, dy: &[f32]) -> [Vec<f32>; 3] {
+        let Attended { queries, heads, .. } = *self.attended;
         let (set, e) = (self.set, self.inputs.e);
         let factor = self.attended.scale(e) as f32;
-        let (mut dq, mut dk, mut dv) = (vec![0.0; queries * e], vec![0.0; keys * e], vec![0.0; keys * e]);
+        let (k, v) = (self.inputs.k, self.inputs.v);
+        // SAFETY: the first block of each tile sets its rows.
+        let mut dq = unsafe { fresh(part.queries.len() * self.shared * e) };
+        let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; part.keys.len() * e]);
         let (mut p, mut ds) = (Vec::new(), Vec::new());
-        for tile in tiles(self.attended, self.row) {
-            let width = tile.keys.len();
-            p.resize(tile.count * width, 0.0);
-            ds.resize(tile.count * width, 0.0);
-            let first = (self.row * queries + tile.start) * heads * e + self.head * e;
-            let dy_here = &dy[first..];
-            let (q, dy_left) = (self.queries(&tile), LeftSource::new(dy_here, heads * e));
-            let (k, v) = (self.inputs.k, self.inputs.v);
-            self.multiply(&mut p, width, q, tile.count, e, self.keys(k, &tile, Order::AlongK), Write::Set);
-            self.multiply(&mut ds, width, dy_left, tile.count, e, self.keys(v, &tile, Order::AlongK), Write::Set);
-            for (i, (p, ds)) in p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width)).enumerate() {
-                let seen = self.seen(&tile, i);
-                for line in [&mut *p, &mut *ds] {
-                    line[..seen.start].fill(0.0);
-                    line[seen.end..].fill(0.0);
+        let mut rest = dq.as_mut_slice();
+        for tile in self.tiles(part) {
+            let count = self.shared * tile.queries.len();
+            let target;
+            (target, rest) = rest.split_at_mut(count * e);
+            let of_outputs = |values| Heads { values, stride: heads * e };
+            let (q, dy) = (self.stacked(self.inputs.q, &tile), self.stacked(of_outputs(dy), &tile));
+            let y = self.stacked(of_outputs(saved.y), &tile);
+            let along: Vec<f32> = dy.chunks_exact(e).zip(y.chunks_exact(e)).map(|(dy, y)| dot(dy, y)).collect();
+            let q_left = self.left(LeftSource::new(&q, e), count, e);
+            let dy_left = self.left(LeftSource::new(&dy, e), count, e);
+            for block in tile.blocks() {
+                let width = block.len();
+                p.resize(count * width, 0.0);
+                ds.resize(count * width, 0.0);
+                let (p, ds) = (&mut p[..count * width], &mut ds[..count * width]);
+                product(p, width, &q_left, self.right(k, &tile, &block, Order::AlongK), Write::Set);
+                product(ds, width, &dy_left, self.right(v, &tile, &block, Order::AlongK), Write::Set);
+                for (i, (p, ds)) in p.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width)).enumerate() {
+                    let (head, query) = (i / tile.queries.len(), tile.queries.start + i % tile.queries.len());
+                    let seen = self.seen(&tile, query, &block);
+                    clear_unseen(p, &seen);
+                    clear_unseen(ds, &seen);
+                    let lse = saved.lse[(tile.row * heads + tile.group * self.shared + head) * queries + query];
+                    exp_and_sum(set, &mut p[seen.clone()], factor, lse);
+                    softmax_backward(set, &mut ds[seen.clone()], &p[seen], along[i], factor);
                 }
-                let place = first + i * heads * e;
-                let along = dot(&dy[place..place + e], &saved.y[place..place + e]);
-                exp_and_sum(set, &mut p[seen.clone()], factor, saved.lse[index * queries + tile.start + i]);
-                softmax_backward(set, &mut ds[seen.clone()], &p[seen], along, factor);
+                let write = if block.start == tile.keys.start { Write::Set } else { Write::Add };
+                let keys = self.right(k, &tile, &block, Order::AcrossColumns);
+                product(target, e, &self.left(LeftSource::new(ds, width), count, width), keys, write);
+                let own = (block.start - part.keys.start) * e..(block.end - part.keys.start) * e;
+                for (gradient, left, right) in [(&mut dk, &*ds, &q), (&mut dv, &*p, &dy)] {
+                    let left = self.left(LeftSource::transposed(left, width), width, count);
+                    let right = Right::new(Values::F32(right), Order::AcrossColumns, e);
+                    product(&mut gradient[own.clone()], e, &left, right, Write::Add);
+                }
             }
-            let target = &mut dq[tile.start * e..(tile.start + tile.count) * e];
-            let left = LeftSource::new(&ds, width);
-            self.multiply(target, e, left, tile.count, width, self.keys(k, &tile, Order::AcrossColumns), Write::Set);
-            let own = tile.keys.start * e..tile.keys.end * e;
-            let q = Right::new(Values::F32(q.values), Order::AcrossColumns, q.stride);
-            let left = LeftSource::transposed(&ds, width);
-            self.multiply(&mut dk[own.clone()], e, left, width, tile.count, q, Write::Add);
-            let dy_right = Right::new(Values::F32(dy_here), Order::AcrossColumns, heads * e);
-            let left = LeftSource::transposed(&p, width);
-            self.multiply(&mut dv[own], e, left, width, tile.count, dy_right, Write::Add);
         }
         [dq, dk, dv]
     }
+}
+
+/// `c = [c +] a b` over all of the left side.
+fn product(c: &mut [f32], columns: usize, left: &Left, right: Right<'_>, write: Write<'_>) {
+    products(c, columns, &[Job::float(0..columns, vec![Term::new(left, right)], write)], Threads::One);
+}
+
+/// Zeroes what lies outside of `seen`.
+fn clear_unseen(line: &mut [f32], seen: &Range<usize>) {
+    line[..seen.start].fill(0.0);
+    line[seen.end..].fill(0.0);
 }
 
 vectorised! {
@@ -320,34 +309,4 @@ vectorised! {
             }
         }
     }
-}
-
-/// Some columns of a buffer: `count` groups of `shared` heads each, whose [tokens, e] are added up in head order, so
-/// that the sums do not depend on the threads.
-struct Part<'a> {
-    column: usize,
-    heads: &'a [Vec<f32>],
-    count: usize,
-    shared: usize,
-}
-
-/// Puts heads side by side into rows of `width` values; each row of the batch has `tokens` of them.
-fn gather(set: InstructionSet, into: &mut [f32], width: usize, tokens: usize, e: usize, parts: &[Part<'_>]) {
-    const TOKENS: usize = 32;
-    let work = into.len();
-    Threads::All.chunks(into, TOKENS * width, work, |chunk, lines| {
-        for (line, values) in lines.chunks_exact_mut(width).enumerate() {
-            let (row, token) = ((chunk * TOKENS + line) / tokens, (chunk * TOKENS + line) % tokens);
-            for Part { column, heads, count, shared } in parts {
-                for group in 0..*count {
-                    let own = &mut values[column + group * e..column + (group + 1) * e];
-                    let first = (row * count + group) * shared;
-                    own.copy_from_slice(&heads[first][token * e..(token + 1) * e]);
-                    for head in &heads[first + 1..first + shared] {
-                        add(set, own, &head[token * e..(token + 1) * e]);
-                    }
-                }
-            }
-        }
-    });
 }

@@ -47,6 +47,9 @@ const TILE: usize = SIDE * DEPTH;
 /// Values of a left side's row that are asked for ahead of their use.
 const AHEAD: usize = 64;
 
+/// Lines across the columns that are asked for ahead of their use.
+const NEXT: usize = 16;
+
 /// Planes of the left side.
 const LEFT: usize = 3;
 
@@ -341,6 +344,11 @@ impl RightPart<'_> {
             for pair in 0..DEPTH / 2 {
                 let line = 2 * pair;
                 let there = |line: usize| if lines.contains(&line) { columns } else { 0 };
+                for line in line + NEXT..line + NEXT + 2 {
+                    let next = from.wrapping_add(line * stride);
+                    _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(next.cast::<u8>().wrapping_add(64).cast());
+                }
                 let even = T::load(from.wrapping_add(line * stride), there(line));
                 let odd = T::load(from.wrapping_add((line + 1) * stride), there(line + 1));
                 for plane in 0..self.count.right {

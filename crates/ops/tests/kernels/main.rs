@@ -323,6 +323,24 @@ fn attention_over_documents_windows_and_padding() {
     }
 }
 
+/// More keys than scores are held of at once, more queries than one part has: sums go on from block to block, and a
+/// document or a window begins within one.
+#[test]
+fn attention_over_many_keys() {
+    let (h, k, e) = (3, 1, 4);
+    let documents: Vec<u32> = [vec![1; 40], vec![2; 1_010], vec![3; 550]].concat();
+    for (segments, window) in [(vec![1; 1_100], None), (vec![1; 1_100], Some(600)), (documents, None)] {
+        let t = segments.len();
+        let attended = Attended::from_segments(&segments, 1, window, h, k);
+        compare(
+            &format!("attention over {t}, window {window:?}"),
+            &[leaf([t, h * e], 1), leaf([t, k * e], 2), leaf([t, k * e], 3)],
+            &|x| ops::attention(x[0].clone(), x[1].clone(), x[2].clone(), &attended),
+            &|x| composed::attention(x[0].clone(), x[1].clone(), x[2].clone(), &attended),
+        );
+    }
+}
+
 #[test]
 fn attention_after_cached_tokens() {
     let (h, k, e) = (4, 4, 6);
