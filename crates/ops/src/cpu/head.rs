@@ -129,7 +129,10 @@ impl Head<'_> {
     fn pack(&self, values: &[f32], rows: usize, k: usize) -> Packed {
         let source = LeftSource::new(values, k);
         match self.product.compute().format(self.set) {
-            None => Packed::Float(Left::pack(self.set, source, rows, k, Threads::All)),
+            None => {
+                let precision = self.product.compute().precision(self.set);
+                Packed::Float(Left::pack_at(precision, self.set, source, rows, k, Threads::All))
+            }
             Some(format) => Packed::Integer(IntegerLeft::pack(self.set, format, source, rows, k, Threads::All)),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::frozen::FrozenProduct;
 use crate::kernel::{
-    InstructionSet, IntegerLeft, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh, math,
-    products, thin, transposed,
+    InstructionSet, IntegerLeft, Job, Left, LeftSource, Order, Precision, Right, Term, Threads, Values, Write, fresh,
+    math, products, thin, transposed,
 };
 
 /// One layer.
@@ -92,10 +92,10 @@ impl Linears<'_> {
         }
         let float =
             self.layers.iter().any(|layer| layer.product.compute().format(set).is_none() || layer.update.is_some());
-        let left = float.then(|| Left::pack(set, LeftSource::new(x, input), n, input, Threads::All));
+        let left = float.then(|| self.left(LeftSource::new(x, input), n, input));
         let rounded = self.rounded(LeftSource::new(x, input), n, input);
         let parts = left.as_ref().map_or_else(Vec::new, |left| self.parts_of(left, n));
-        let packed_parts = (rank > 0).then(|| Left::pack(set, LeftSource::new(&parts, rank), n, rank, Threads::All));
+        let packed_parts = (rank > 0).then(|| self.low_rank_left(LeftSource::new(&parts, rank), n, rank));
         let jobs = self.places().map(|Place { layer, column, part }| {
             let mut job = Job::float(column..column + layer.out, Vec::new(), write);
             match (&rounded, &left) {
@@ -107,7 +107,7 @@ impl Linears<'_> {
             }
             if let (Some(Update { b, r, .. }), Some(parts)) = (layer.update, &packed_parts) {
                 let right = Right::new(Values::F32(b), Order::AlongK, r);
-                job.terms.push(Term::part(parts, part..part + r, right));
+                job.terms.push(Term::part(parts, part..part + r, right).at(self.low_rank()));
             }
             job
         });
@@ -117,7 +117,7 @@ impl Linears<'_> {
 
     /// The low-rank parts alone, to the bit as [`Self::forward`] gives them.
     pub(crate) fn parts(&self, x: &[f32]) -> Vec<f32> {
-        let Self { input, set, .. } = *self;
+        let Self { input, .. } = *self;
         let n = x.len() / input;
         if self.rank() == 0 {
             return Vec::new();
@@ -127,7 +127,7 @@ impl Linears<'_> {
             self.places().for_each(|place| self.thin_part(x, &place, &mut parts));
             return parts;
         }
-        self.parts_of(&Left::pack(set, LeftSource::new(x, input), n, input, Threads::All), n)
+        self.parts_of(&self.low_rank_left(LeftSource::new(x, input), n, input), n)
     }
 
     /// `s x A^T` of each layer side by side, [n, sum of r].
@@ -138,7 +138,8 @@ impl Linears<'_> {
         let jobs = self.places().filter_map(|Place { layer, part, .. }| {
             let Update { a, r, .. } = layer.update?;
             let right = Right::new(Values::F32(a), Order::AlongK, self.input);
-            Some(Job::float(part..part + r, vec![Term::new(left, right)], Write::Set))
+            let term = Term::new(left, right).at(self.low_rank());
+            Some(Job::float(part..part + r, vec![term], Write::Set))
         });
         products(&mut parts, rank, &jobs.collect::<Vec<_>>(), Threads::All);
         self.scale_parts(&mut parts, rank);
@@ -183,19 +184,19 @@ impl Linears<'_> {
     ) -> Vec<UpdateGradient> {
         let Self { input, set, .. } = *self;
         let (n, width, rank) = (dy.len() / self.width(), self.width(), self.rank());
-        let left = Left::pack(set, LeftSource::new(dy, width), n, width, Threads::All);
+        let left = self.left(LeftSource::new(dy, width), n, width);
         // SAFETY: every layer with an update sets its columns, and no other has any.
         let mut dh = unsafe { fresh(n * rank) };
         let jobs = self.places().filter_map(|Place { layer, column, part }| {
             let Update { b, r, .. } = layer.update?;
             let right = Right::new(Values::F32(b), Order::AcrossColumns, r);
-            let term = Term::part(&left, column..column + layer.out, right);
+            let term = Term::part(&left, column..column + layer.out, right).at(self.low_rank());
             Some(Job::float(part..part + r, vec![term], Write::Set))
         });
         products(&mut dh, rank, &jobs.collect::<Vec<_>>(), Threads::All);
         self.scale_parts(&mut dh, rank);
         if let Some((dx, write)) = dx {
-            let packed_dh = (rank > 0).then(|| Left::pack(set, LeftSource::new(&dh, rank), n, rank, Threads::All));
+            let packed_dh = (rank > 0).then(|| self.low_rank_left(LeftSource::new(&dh, rank), n, rank));
             let rounded: Vec<Option<IntegerLeft>> = self
                 .places()
                 .map(|Place { layer, column, .. }| {
@@ -217,7 +218,7 @@ impl Linears<'_> {
                 }
                 if let (Some(Update { a, r, .. }), Some(dh)) = (layer.update, &packed_dh) {
                     let right = Right::new(Values::F32(a), Order::AcrossColumns, input);
-                    job.terms.push(Term::part(dh, part..part + r, right));
+                    job.terms.push(Term::part(dh, part..part + r, right).at(self.low_rank()));
                 }
             }
             products(dx, input, &[job], Threads::All);
@@ -234,21 +235,43 @@ impl Linears<'_> {
         // All `dA` at once: the parts of all layers are rows of one product.
         // SAFETY: the product sets every row.
         let mut da = unsafe { fresh(rank * input) };
-        let left = Left::pack(set, LeftSource::transposed(dh, rank), rank, n, Threads::All);
-        let right = Right::new(Values::F32(x), Order::AcrossColumns, input);
-        products(&mut da, input, &[Job::float(0..input, vec![Term::new(&left, right)], Write::Set)], Threads::All);
+        let left = self.low_rank_left(LeftSource::transposed(dh, rank), rank, n);
+        let term = Term::new(&left, Right::new(Values::F32(x), Order::AcrossColumns, input)).at(self.low_rank());
+        products(&mut da, input, &[Job::float(0..input, vec![term], Write::Set)], Threads::All);
         let gradients = self.places().map(|Place { layer, column, part }| {
             let Update { r, .. } = layer.update?;
             let own = da[part * input..(part + r) * input].to_vec();
-            let left = Left::pack(set, LeftSource::transposed(&parts[part..], rank), r, n, Threads::All);
+            let left = self.low_rank_left(LeftSource::transposed(&parts[part..], rank), r, n);
             let right = Right::new(Values::F32(&dy[column..]), Order::AcrossColumns, width);
+            let term = Term::new(&left, right).at(self.low_rank());
             // SAFETY: the product sets every row.
             let mut db = unsafe { fresh(r * layer.out) };
-            let job = Job::float(0..layer.out, vec![Term::new(&left, right)], Write::Set);
+            let job = Job::float(0..layer.out, vec![term], Write::Set);
             products(&mut db, layer.out, &[job], Threads::All);
             Some((own, transposed(set, &db, r, layer.out)))
         });
         gradients.collect()
+    }
+
+    /// Of the products with `A` and `B`: single, but beside frozen ones in bf16 the sum of two bf16, which has twice their
+    /// bits.
+    fn low_rank(&self) -> Precision {
+        let bf16 = |layer: &Layer<'_>| layer.product.compute().precision(self.set) == Precision::Bf16;
+        if self.layers.iter().all(bf16) { Precision::Bf16x2 } else { Precision::Single }
+    }
+
+    fn low_rank_left(&self, source: LeftSource<'_>, n: usize, k: usize) -> Left {
+        Left::pack_at(self.low_rank(), self.set, source, n, k, Threads::All)
+    }
+
+    /// A left side for the frozen products, and for those with `A` or `B` if there are any.
+    fn left(&self, source: LeftSource<'_>, n: usize, k: usize) -> Left {
+        if self.rank() > 0 {
+            return self.low_rank_left(source, n, k);
+        }
+        let frozen = self.layers.iter().map(|layer| layer.product.compute().precision(self.set));
+        let most = frozen.max_by_key(|precision| precision.planes()).unwrap_or_default();
+        Left::pack_at(most, self.set, source, n, k, Threads::All)
     }
 
     /// The left side in the integers that a layer asks for; layers that share an input share their way to compute.

@@ -21,7 +21,7 @@ pub use integer::Compute;
 pub(crate) use integer::{IntegerLeft, IntegerPanels};
 pub use isa::InstructionSet;
 pub(crate) use pack::{Left, LeftSource, Order, Right, Values, transposed};
-pub(crate) use product::{IntegerRight, IntegerTerm, Job, Term, Write, products};
+pub(crate) use product::{IntegerRight, IntegerTerm, Job, Precision, Term, Write, products};
 pub use quantised::{QuantFormat, QuantWeight};
 pub(crate) use scratch::fresh;
 pub(crate) use thin::thin;

@@ -7,6 +7,7 @@ use super::isa::InstructionSet;
 use super::math::vectorised;
 #[cfg(target_arch = "x86_64")]
 use super::planes;
+use super::product::Precision;
 use super::quantised::QuantWeight;
 use super::scratch::{Scratch, fresh};
 
@@ -144,6 +145,8 @@ pub(crate) struct Left {
     pub(crate) k: usize,
     pub(crate) tiles: Tiles,
     pub(crate) set: InstructionSet,
+    /// Of the products that it is for.
+    pub(crate) precision: Precision,
 }
 
 /// Rows in as few tiles as the registers allow: of heights that differ by 1 at most, or all but the last full.
@@ -205,8 +208,20 @@ impl<'a> LeftSource<'a> {
 }
 
 impl Left {
-    /// Packs `rows` x `k`, on the caller's thread or on all.
+    /// Packs `rows` x `k` in single precision, on the caller's thread or on all.
     pub(crate) fn pack(
+        set: InstructionSet,
+        source: LeftSource<'_>,
+        rows: usize,
+        k: usize,
+        threads: super::Threads,
+    ) -> Self {
+        Self::pack_at(Precision::Single, set, source, rows, k, threads)
+    }
+
+    /// As [`Self::pack`], for products of no more than this precision: what they don't read is not written.
+    pub(crate) fn pack_at(
+        precision: Precision,
         set: InstructionSet,
         source: LeftSource<'_>,
         rows: usize,
@@ -217,15 +232,15 @@ impl Left {
         let tiles = Tiles::new(rows, set);
         #[cfg(target_arch = "x86_64")]
         if set == InstructionSet::Amx {
-            let mut packed = Scratch::new(planes::left_size(rows, k));
+            let mut packed = Scratch::new(planes::left_size(precision, rows, k));
             let into = Shared(packed.as_mut_ptr());
             threads.each(tiles.count, 2 * rows * k, |index| {
                 let (row, height) = tiles.place(index);
-                let place = planes::left_place(index, height, k, 0);
+                let place = planes::left_place(precision, index, height, k, 0);
                 // SAFETY: the source was checked to hold all rows; each tile writes its own part of the scratch.
-                unsafe { planes::pack_left(source, row, height, k, into.get().cast::<u16>().add(place)) };
+                unsafe { planes::pack_left(precision, source, row, height, k, into.get().cast::<u16>().add(place)) };
             });
-            return Self { packed, k, tiles, set };
+            return Self { packed, k, tiles, set, precision };
         }
         let mut packed = Scratch::new(rows * k);
         let into = Shared(packed.as_mut_ptr());
@@ -245,7 +260,7 @@ impl Left {
                 }
             }
         });
-        Self { packed, k, tiles, set }
+        Self { packed, k, tiles, set, precision }
     }
 
     /// The planes of tile `index` from `k` on, a multiple of [`planes::DEPTH`].
@@ -253,7 +268,7 @@ impl Left {
     pub(crate) fn planes(&self, index: usize, k: usize) -> *const u16 {
         let (_, height) = self.tiles.place(index);
         // Within the scratch: as it was packed.
-        self.packed.as_ptr().cast::<u16>().wrapping_add(planes::left_place(index, height, self.k, k))
+        self.packed.as_ptr().cast::<u16>().wrapping_add(planes::left_place(self.precision, index, height, self.k, k))
     }
 
     /// The packed values of the tile that begins at `row`, [k, height].

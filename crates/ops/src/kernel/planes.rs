@@ -50,39 +50,38 @@ const AHEAD: usize = 64;
 /// Lines across the columns that are asked for ahead of their use.
 const NEXT: usize = 16;
 
-/// Planes of the left side.
-const LEFT: usize = 3;
+/// Planes of a value in single precision: as many as there are.
+const MOST: usize = 3;
 
 /// Planes of both sides that a product takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count {
+    /// That the left side has.
+    held: usize,
     left: usize,
     pub(super) right: usize,
 }
 
 impl Count {
-    pub(super) fn new(precision: Precision, right: Values<'_>) -> Self {
+    /// With a left side that was packed for `held` or less.
+    pub(super) fn new(held: Precision, precision: Precision, right: Values<'_>) -> Self {
         let right = match right {
             Values::Bf16(_) => 1,
             Values::F16(_) => 2,
-            Values::F32(_) | Values::Quantised { .. } => 3,
+            Values::F32(_) | Values::Quantised { .. } => MOST,
         };
-        match precision {
-            Precision::Single => Self { left: LEFT, right },
-            Precision::Bf16x2 => Self { left: 2, right: right.min(2) },
-            Precision::Bf16 => Self { left: 1, right: 1 },
-        }
+        Self { held: held.planes(), left: precision.planes(), right: right.min(precision.planes()) }
     }
 }
 
 /// Values of 4 bytes that the planes of a left side take.
-pub(super) fn left_size(rows: usize, k: usize) -> usize {
-    rows.div_ceil(SIDE) * k.div_ceil(DEPTH) * LEFT * TILE / 2
+pub(super) fn left_size(precision: Precision, rows: usize, k: usize) -> usize {
+    rows.div_ceil(SIDE) * k.div_ceil(DEPTH) * precision.planes() * TILE / 2
 }
 
 /// Where a left side's rows from tile `index` on begin, and their stretch from `k` on, in halves.
-pub(super) fn left_place(index: usize, height: usize, whole: usize, k: usize) -> usize {
-    (index * 2 * whole.div_ceil(DEPTH) + height.div_ceil(SIDE) * (k / DEPTH)) * LEFT * TILE
+pub(super) fn left_place(precision: Precision, index: usize, height: usize, whole: usize, k: usize) -> usize {
+    (index * 2 * whole.div_ceil(DEPTH) + height.div_ceil(SIDE) * (k / DEPTH)) * precision.planes() * TILE
 }
 
 /// Values of 4 bytes that a panel of `halves` tiles' width takes over `k`.
@@ -96,15 +95,28 @@ fn stretch(k: &Range<usize>) -> (usize, usize) {
     (lead, (lead + k.len()).div_ceil(DEPTH))
 }
 
-/// Writes `height` rows of the left side over all of `k` as [k / DEPTH, plane, tile, 16 rows, DEPTH].
+/// Writes `height` rows of the left side over all of `k` as [k / DEPTH, plane, tile, 16 rows, DEPTH], as many planes as
+/// the precision has.
 ///
 /// # Safety
 /// The rows lie within the source, `into` holds them as [`left_size`] says, and the machine has AVX-512.
-pub(super) unsafe fn pack_left(source: LeftSource<'_>, row: usize, height: usize, k: usize, into: *mut u16) {
+pub(super) unsafe fn pack_left(
+    precision: Precision,
+    source: LeftSource<'_>,
+    row: usize,
+    height: usize,
+    k: usize,
+    into: *mut u16,
+) {
     unsafe {
+        let split = match precision {
+            Precision::Single => split_rows::<3>,
+            Precision::Bf16x2 => split_rows::<2>,
+            Precision::Bf16 => split_rows::<1>,
+        };
         if !source.transposed {
             let from = source.values.as_ptr().add(row * source.stride);
-            return split_rows(from, source.stride, height, k, into);
+            return split(from, source.stride, height, k, into);
         }
         let halves = height.div_ceil(SIDE);
         let mut turned = Scratch::new(ROWS * DEPTH);
@@ -114,18 +126,18 @@ pub(super) unsafe fn pack_left(source: LeftSource<'_>, row: usize, height: usize
             let values = Values::F32(source.values);
             let turned = turned.as_mut_ptr();
             transpose(InstructionSet::Avx512, values, first, source.stride, lines, height, turned, DEPTH);
-            split_rows(turned, DEPTH, height, DEPTH, into.add(block * LEFT * halves * TILE));
+            split(turned, DEPTH, height, DEPTH, into.add(block * precision.planes() * halves * TILE));
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn split_rows(from: *const f32, stride: usize, height: usize, k: usize, into: *mut u16) {
+unsafe fn split_rows<const PLANES: usize>(from: *const f32, stride: usize, height: usize, k: usize, into: *mut u16) {
     unsafe {
         let halves = height.div_ceil(SIDE);
         // Tile by tile as they lie in memory: rows one after the other would write to few sets of the cache.
         for block in 0..k.div_ceil(DEPTH) {
-            let into = into.add(block * LEFT * halves * TILE);
+            let into = into.add(block * PLANES * halves * TILE);
             let lanes = first(DEPTH.min(k - block * DEPTH));
             for row in 0..halves * SIDE {
                 let from = from.wrapping_add(row * stride + block * DEPTH);
@@ -133,9 +145,9 @@ unsafe fn split_rows(from: *const f32, stride: usize, height: usize, k: usize, i
                 _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + 16).cast());
                 let planes = f32::load(from, if row < height { lanes } else { 0 });
                 let into = into.add(row / SIDE * TILE + row % SIDE * DEPTH);
-                _mm512_store_si512(into.cast(), planes[0]);
-                _mm512_store_si512(into.add(halves * TILE).cast(), planes[1]);
-                _mm512_store_si512(into.add(2 * halves * TILE).cast(), planes[2]);
+                for (plane, values) in planes.into_iter().enumerate().take(PLANES) {
+                    _mm512_store_si512(into.add(plane * halves * TILE).cast(), values);
+                }
             }
         }
     }
@@ -311,7 +323,7 @@ impl RightPart<'_> {
             for half in 0..self.halves {
                 let count = SIDE.min(self.columns.len() - half * SIDE);
                 let from = from.wrapping_add((self.columns.start + half * SIDE) * stride);
-                let mut planes = [[_mm512_setzero_ps(); SIDE]; LEFT];
+                let mut planes = [[_mm512_setzero_ps(); SIDE]; MOST];
                 // Written out, here and below, so that no line passes through memory.
                 sixteen!(COLUMN, {
                     let from = from.wrapping_add(COLUMN * stride);
@@ -496,7 +508,7 @@ unsafe fn multiply<const TALL: usize, const WIDE: usize>(runs: &[PlaneRun], targ
                         }
                     }
                 }
-                a = a.add(LEFT * TALL * TILE);
+                a = a.add(run.count.held * TALL * TILE);
             }
         }
         let whole = target.height == TALL * SIDE && target.columns == WIDE * SIDE && target.base.is_null();

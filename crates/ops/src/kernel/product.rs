@@ -39,6 +39,17 @@ pub(crate) enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// bf16 that a value is the sum of, on tiles.
+    pub(crate) fn planes(self) -> usize {
+        match self {
+            Self::Single => 3,
+            Self::Bf16x2 => 2,
+            Self::Bf16 => 1,
+        }
+    }
+}
+
 /// One summand of a product.
 #[derive(Debug, Clone)]
 pub(crate) struct Term<'a> {
@@ -61,11 +72,17 @@ impl<'a> Term<'a> {
         Self { left, k, right, precision: Precision::Single }
     }
 
+    /// Planes of both sides.
+    #[cfg(target_arch = "x86_64")]
+    fn count(&self) -> planes::Count {
+        planes::Count::new(self.left.precision, self.precision, self.right.values)
+    }
+
     /// Of the right side, as the set packs it.
     fn planes(&self, set: InstructionSet) -> usize {
         #[cfg(target_arch = "x86_64")]
         if set == InstructionSet::Amx {
-            return planes::Count::new(self.precision, self.right.values).right;
+            return self.count().right;
         }
         let _ = set;
         1
@@ -155,6 +172,7 @@ pub(crate) fn products(c: &mut [f32], stride: usize, jobs: &[Job<'_>], threads: 
         for term in &job.terms {
             assert!(term.left.tiles == tiles && term.left.set == set, "terms of one product have the same rows");
             assert!(term.k.end <= term.left.k, "a term's stretch lies within its left side");
+            assert!(term.precision.planes() <= term.left.precision.planes(), "the left side has the term's planes");
             assert!(term.right.holds(term.k.len(), job.columns.len()), "the right side holds the product's columns");
         }
         for term in &job.integer {
@@ -405,9 +423,9 @@ impl Block {
         output: Output,
         set: InstructionSet,
     ) {
-        use planes::{Count, PlaneRun, RightPart};
+        use planes::{PlaneRun, RightPart};
         let Some(tiles) = job.terms.first().map(|term| term.left.tiles) else { return };
-        let count = |term: usize| Count::new(job.terms[term].precision, job.terms[term].right.values);
+        let count = |term: usize| job.terms[term].count();
         let size = |panel: &Panel, term: usize, k: &Range<usize>| planes::right_size(count(term), panel.vectors, k);
         let sizes = panels.iter().flat_map(|panel| parts.iter().map(move |(term, k)| size(panel, *term, k)));
         let mut scratch = Scratch::new(sizes.sum());
