@@ -166,7 +166,8 @@ pub struct Recipe {
     /// How the CPU multiplies with the frozen base: in `f32`; in `bf16` where the processor has AMX; or in block fixed
     /// point, `int16` (closer to f32 than bf16 is) or `int8`. Where the processor has something both closer and faster
     /// than what is asked for, it computes that, and says so (with AMX two bf16 a value for `int16`, one for `int8`);
-    /// what rounding does to the loss is measured and printed at the start.
+    /// what rounding does to the loss is measured and printed at the start. Beside products in bf16 an adapter's are two
+    /// bf16 a value; all other arithmetic is f32.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "f32"))]
     pub base_compute: Option<BaseCompute>,

@@ -60,7 +60,7 @@ const SLACK: f64 = 1.12;
 const F32: u64 = 4;
 
 /// Panels that are packed for tiles, which are larger than those for vectors: seen in models of 9 million parameters.
-const PANELS: u64 = 12 << 20;
+const PANELS: u64 = 20 << 20;
 
 impl MemoryForecast {
     /// Counts the parts.

@@ -9,7 +9,7 @@ mod plan;
 
 use std::ops::Range;
 
-use self::plan::{Columns, Of, Part, Plan};
+use self::plan::{Columns, Of, Part, Plan, stretches};
 use crate::kernel::math::{dot, exp, exp_and_sum, maximum, scale as multiply, vectorised};
 use crate::kernel::{
     InstructionSet, Job, Left, LeftSource, Order, Right, Term, Threads, Values, Write, fresh, products,
@@ -56,10 +56,14 @@ pub(super) fn forward(set: InstructionSet, inputs: &Inputs<'_>, attended: &Atten
         return few_queries(set, inputs, attended);
     }
     let plan = Plan::new(set, inputs, attended);
-    let (outputs, sums): (Vec<_>, Vec<_>) = plan.map(|part| plan.forward(&part)).into_iter().unzip();
-    // SAFETY: every head sets its columns.
-    let mut y = unsafe { fresh(rows * queries * heads * inputs.e) };
-    plan.gather(&mut y, heads * inputs.e, queries, &[Columns { first: 0, of: Of::Queries(&outputs) }]);
+    let (parts, e) = (plan.parts(), inputs.e);
+    // SAFETY: each part sets its rows, and they are all; each head then sets its columns.
+    let [mut outputs, mut sums, mut y] = unsafe { [e, 1, e].map(|width| fresh(rows * queries * heads * width)) };
+    let mut found = [(&mut outputs, e), (&mut sums, 1)]
+        .map(|(buffer, width)| stretches(buffer, &parts, |part| part.queries.len() * plan.shared * width));
+    plan.each(&parts, &mut found, |part, [y, lse]| plan.forward(part, y, lse));
+    let [outputs, sums] = &found;
+    plan.gather(&mut y, heads * e, queries, &[Columns { first: 0, of: Of::Queries(outputs) }]);
     let mut lse = vec![0.0; rows * heads * queries];
     for (row, lse) in lse.chunks_exact_mut(heads * queries).enumerate() {
         for (head, lse) in lse.chunks_exact_mut(queries).enumerate() {
@@ -111,25 +115,20 @@ fn few_queries(set: InstructionSet, inputs: &Inputs<'_>, attended: &Attended) ->
 }
 
 impl Plan<'_> {
-    /// The part's outputs and log-sum-exps, as [`Self::place`] has them. Over blocks of keys the sums are scaled to the
-    /// highest score so far ([Milakov & Gimelshein 2018](https://arxiv.org/abs/1805.02867)).
-    fn forward(&self, part: &Part) -> (Vec<f32>, Vec<f32>) {
+    /// Sets the part's outputs and log-sum-exps, as [`Self::place`] has them. Over blocks of keys the sums are scaled to
+    /// the highest score so far ([Milakov & Gimelshein 2018](https://arxiv.org/abs/1805.02867)).
+    fn forward(&self, part: &Part, mut y: &mut [f32], mut lse: &mut [f32]) {
         let e = self.inputs.e;
         let factor = self.attended.scale(e) as f32;
-        let rows = part.queries.len() * self.shared;
-        // SAFETY: the first block of each tile sets its rows.
-        let mut y = unsafe { fresh(rows * e) };
-        let (mut tops, mut totals) = (vec![f32::NEG_INFINITY; rows], vec![0.0; rows]);
-        let mut scores = Vec::new();
-        let mut start = 0;
+        // SAFETY: each product sets the part that is read.
+        let mut scores = unsafe { fresh(self.scores(part)) };
         for tile in self.tiles(part) {
             let count = self.shared * tile.queries.len();
             let q = self.left(LeftSource::new(&self.stacked(self.inputs.q, &tile), e), count, e);
-            let own = start..start + count;
-            let target = &mut y[own.start * e..own.end * e];
+            let target = y.split_off_mut(..count * e).unwrap_or_default();
+            let (mut tops, mut totals) = (vec![f32::NEG_INFINITY; count], vec![0.0; count]);
             for block in tile.blocks() {
                 let width = block.len();
-                scores.resize(count * width, 0.0);
                 let scores = &mut scores[..count * width];
                 let keys = self.right(self.inputs.k, &tile, &block, Order::AlongK);
                 product(scores, width, &q, keys, Write::Set);
@@ -140,7 +139,7 @@ impl Plan<'_> {
                     if seen.is_empty() {
                         continue;
                     }
-                    let (top, total) = (&mut tops[start + i], &mut totals[start + i]);
+                    let (top, total) = (&mut tops[i], &mut totals[i]);
                     let highest = top.max(maximum(self.set, &line[seen.clone()]) * factor);
                     if !first {
                         let less = exp(*top - highest);
@@ -154,13 +153,12 @@ impl Plan<'_> {
                 let write = if first { Write::Set } else { Write::Add };
                 product(target, e, &self.left(LeftSource::new(scores, width), count, width), values, write);
             }
-            for (line, total) in target.chunks_exact_mut(e).zip(&totals[own]) {
-                multiply(self.set, line, 1.0 / total);
+            let lse = lse.split_off_mut(..count).unwrap_or_default();
+            for (i, (line, lse)) in target.chunks_exact_mut(e).zip(lse).enumerate() {
+                multiply(self.set, line, 1.0 / totals[i]);
+                *lse = totals[i].ln() + tops[i];
             }
-            start += count;
         }
-        let lse = tops.iter().zip(&totals).map(|(top, total)| total.ln() + top).collect();
-        (y, lse)
     }
 }
 
@@ -192,20 +190,26 @@ pub(super) fn backward(
     let Attended { rows, queries, keys, heads, groups, .. } = *attended;
     let e = inputs.e;
     let plan = Plan::new(set, inputs, attended);
-    let found = plan.map(|part| plan.backward(&part, saved, dy));
-    let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::with_capacity(found.len()));
-    for [q, k, v] in found {
-        dq.push(q);
-        dk.push(k);
-        dv.push(v);
-    }
+    let parts = plan.parts();
+    // SAFETY: each part sets its rows.
+    let mut dq = unsafe { fresh(rows * queries * heads * e) };
+    let seen: usize = parts.iter().map(|part| part.keys.len()).sum();
+    let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; seen * e]);
+    let of_keys = |part: &Part| part.keys.len() * e;
+    let mut found = [
+        stretches(&mut dq, &parts, |part| part.queries.len() * plan.shared * e),
+        stretches(&mut dk, &parts, of_keys),
+        stretches(&mut dv, &parts, of_keys),
+    ];
+    plan.each(&parts, &mut found, |part, gradients| plan.backward(part, saved, dy, gradients));
     let gathered = |tokens: usize, heads: usize, columns: &[Columns<'_>]| {
         // SAFETY: every head sets its columns.
         let mut all = unsafe { fresh(rows * tokens * heads * e) };
         plan.gather(&mut all, heads * e, tokens, columns);
         all
     };
-    let (dq, dk, dv) = (Of::Queries(&dq), Of::Keys(&dk), Of::Keys(&dv));
+    let [dq, dk, dv] = &found;
+    let (dq, dk, dv) = (Of::Queries(dq), Of::Keys(dk), Of::Keys(dv));
     let at = |first: usize, of| Columns { first: first * e, of };
     match layout {
         GradientLayout::SideBySide => {
@@ -220,21 +224,17 @@ pub(super) fn backward(
 }
 
 impl Plan<'_> {
-    /// The part's `dq`, as [`Self::place`] has it, and its share of `dk` and `dv`, [keys, e].
-    fn backward(&self, part: &Part, saved: &Saved<'_>, dy: &[f32]) -> [Vec<f32>; 3] {
+    /// Sets the part's `dq`, as [`Self::place`] has it, and adds its share of `dk` and `dv`, [keys, e].
+    fn backward(&self, part: &Part, saved: &Saved<'_>, dy: &[f32], [mut dq, dk, dv]: [&mut [f32]; 3]) {
         let Attended { queries, heads, .. } = *self.attended;
         let (set, e) = (self.set, self.inputs.e);
         let factor = self.attended.scale(e) as f32;
         let (k, v) = (self.inputs.k, self.inputs.v);
-        // SAFETY: the first block of each tile sets its rows.
-        let mut dq = unsafe { fresh(part.queries.len() * self.shared * e) };
-        let [mut dk, mut dv] = [(); 2].map(|()| vec![0.0; part.keys.len() * e]);
-        let (mut p, mut ds) = (Vec::new(), Vec::new());
-        let mut rest = dq.as_mut_slice();
+        // SAFETY: each product sets the part that is read.
+        let [mut p, mut ds] = [(); 2].map(|()| unsafe { fresh(self.scores(part)) });
         for tile in self.tiles(part) {
             let count = self.shared * tile.queries.len();
-            let target;
-            (target, rest) = rest.split_at_mut(count * e);
+            let target = dq.split_off_mut(..count * e).unwrap_or_default();
             let of_outputs = |values| Heads { values, stride: heads * e };
             let (q, dy) = (self.stacked(self.inputs.q, &tile), self.stacked(of_outputs(dy), &tile));
             let y = self.stacked(of_outputs(saved.y), &tile);
@@ -243,8 +243,6 @@ impl Plan<'_> {
             let dy_left = self.left(LeftSource::new(&dy, e), count, e);
             for block in tile.blocks() {
                 let width = block.len();
-                p.resize(count * width, 0.0);
-                ds.resize(count * width, 0.0);
                 let (p, ds) = (&mut p[..count * width], &mut ds[..count * width]);
                 product(p, width, &q_left, self.right(k, &tile, &block, Order::AlongK), Write::Set);
                 product(ds, width, &dy_left, self.right(v, &tile, &block, Order::AlongK), Write::Set);
@@ -261,14 +259,13 @@ impl Plan<'_> {
                 let keys = self.right(k, &tile, &block, Order::AcrossColumns);
                 product(target, e, &self.left(LeftSource::new(ds, width), count, width), keys, write);
                 let own = (block.start - part.keys.start) * e..(block.end - part.keys.start) * e;
-                for (gradient, left, right) in [(&mut dk, &*ds, &q), (&mut dv, &*p, &dy)] {
+                for (gradient, left, right) in [(&mut *dk, &*ds, &q), (&mut *dv, &*p, &dy)] {
                     let left = self.left(LeftSource::transposed(left, width), width, count);
                     let right = Right::new(Values::F32(right), Order::AcrossColumns, e);
                     product(&mut gradient[own.clone()], e, &left, right, Write::Add);
                 }
             }
         }
-        [dq, dk, dv]
     }
 }
 

@@ -16,8 +16,9 @@ const QUERIES: usize = 64;
 /// Keys that a tile meets at once: their scores stay in the second-level cache.
 const KEYS: usize = 512;
 
-/// Parts of an operation that keep a few threads evenly busy.
-const PARTS: usize = 12;
+/// Parts of an operation, at least, that keep as many threads as a machine may have busy, and a few of them evenly. Each
+/// takes memory for its `dk` and `dv`.
+const PARTS: usize = 24;
 
 /// How an operation is cut into parts: by its shape alone, so that no sum depends on the threads.
 pub(super) struct Plan<'a> {
@@ -87,9 +88,27 @@ impl<'a> Plan<'a> {
         rows * queries * keys * heads * self.inputs.e
     }
 
-    /// `f` of each part, in the order of [`Self::index`].
-    pub(super) fn map<T: Send>(&self, f: impl Fn(Part) -> T + Send + Sync) -> Vec<T> {
-        Threads::All.map(self.count(), self.work(), |index| f(self.part(index)))
+    /// All parts, in the order of [`Self::index`].
+    pub(super) fn parts(&self) -> Vec<Part> {
+        (0..self.count()).map(|index| self.part(index)).collect()
+    }
+
+    /// `f` of each part with its stretches of the buffers. Those are the caller's, for all parts: the allocator keeps
+    /// what one thread has asked for and another gives back.
+    pub(super) fn each<const N: usize>(
+        &self,
+        parts: &[Part],
+        stretches: &mut [Vec<&mut [f32]>; N],
+        f: impl Fn(&Part, [&mut [f32]; N]) + Send + Sync,
+    ) {
+        let mut of_buffers = stretches.each_mut().map(|one| one.iter_mut());
+        let next = |part| (part, of_buffers.each_mut().map(|one| one.next().map(|one| &mut **one).unwrap_or_default()));
+        let mut work: Vec<(&Part, [&mut [f32]; N])> = parts.iter().map(next).collect();
+        Threads::All.chunks(&mut work, 1, self.work(), |_, work| {
+            for (part, stretches) in work {
+                f(part, stretches.each_mut().map(|one| &mut **one));
+            }
+        });
     }
 
     pub(super) fn tiles(&self, part: &Part) -> impl Iterator<Item = Tile> {
@@ -135,6 +154,11 @@ impl<'a> Plan<'a> {
         start - keys.start..range.end.clamp(start, keys.end) - keys.start
     }
 
+    /// The most scores that a tile of the part has at once.
+    pub(super) fn scores(&self, part: &Part) -> usize {
+        self.shared * self.tile.min(part.queries.len()) * KEYS.min(part.keys.len())
+    }
+
     /// A packed left side on this thread.
     pub(super) fn left(&self, source: LeftSource<'_>, rows: usize, k: usize) -> Left {
         Left::pack(self.set, source, rows, k, Threads::One)
@@ -166,9 +190,20 @@ pub(super) struct Columns<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Of<'a> {
     /// Each head's own rows, as [`Plan::place`] has them.
-    Queries(&'a [Vec<f32>]),
+    Queries(&'a [&'a mut [f32]]),
     /// The sum of a group's parts, in the order of their queries.
-    Keys(&'a [Vec<f32>]),
+    Keys(&'a [&'a mut [f32]]),
+}
+
+/// A buffer cut at the parts' sizes.
+pub(super) fn stretches<'a>(
+    buffer: &'a mut [f32],
+    parts: &[Part],
+    size: impl Fn(&Part) -> usize,
+) -> Vec<&'a mut [f32]> {
+    let mut rest = buffer;
+    let cut = |part| rest.split_off_mut(..size(part)).unwrap_or_default();
+    parts.iter().map(cut).collect()
 }
 
 impl Plan<'_> {
@@ -190,7 +225,7 @@ impl Plan<'_> {
         });
     }
 
-    fn gather_query(&self, into: &mut [f32], row: usize, query: usize, parts: &[Vec<f32>]) {
+    fn gather_query(&self, into: &mut [f32], row: usize, query: usize, parts: &[&mut [f32]]) {
         let e = self.inputs.e;
         for (head, own) in into.chunks_exact_mut(e).take(self.attended.heads).enumerate() {
             let (part, place) = self.place(row, head, query);
@@ -198,7 +233,7 @@ impl Plan<'_> {
         }
     }
 
-    fn gather_key(&self, into: &mut [f32], row: usize, key: usize, parts: &[Vec<f32>]) {
+    fn gather_key(&self, into: &mut [f32], row: usize, key: usize, parts: &[&mut [f32]]) {
         let e = self.inputs.e;
         for (group, own) in into.chunks_exact_mut(e).take(self.attended.groups).enumerate() {
             own.fill(0.0);
