@@ -38,7 +38,7 @@ SEARCH = {
 def arguments(parser):
     parser.add_argument("--data", choices=list(LENGTHS), nargs="+", default=list(LENGTHS))
     parser.add_argument("--records", type=int, default=200, help="of the quickstart; a third as many conversations")
-    parser.add_argument("--base-compute", nargs="+", default=["f32", "int16"], help="of rankine")
+    parser.add_argument("--base-compute", nargs="+", default=["f32", "int16", "bf16"], help="of rankine")
     parser.add_argument("--search", action="store_true", help="every setting of TRL instead, to find its fastest")
 
 
