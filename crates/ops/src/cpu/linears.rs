@@ -107,7 +107,7 @@ impl Linears<'_> {
             }
             if let (Some(Update { b, r, .. }), Some(parts)) = (layer.update, &packed_parts) {
                 let right = Right::new(Values::F32(b), Order::AlongK, r);
-                job.terms.push(Term::part(parts, part..part + r, right).at(self.low_rank()));
+                job.terms.push(Term::part(parts, part..part + r, right));
             }
             job
         });
@@ -138,7 +138,7 @@ impl Linears<'_> {
         let jobs = self.places().filter_map(|Place { layer, part, .. }| {
             let Update { a, r, .. } = layer.update?;
             let right = Right::new(Values::F32(a), Order::AlongK, self.input);
-            let term = Term::new(left, right).at(self.low_rank());
+            let term = Term::new(left, right);
             Some(Job::float(part..part + r, vec![term], Write::Set))
         });
         products(&mut parts, rank, &jobs.collect::<Vec<_>>(), Threads::All);
@@ -190,7 +190,7 @@ impl Linears<'_> {
         let jobs = self.places().filter_map(|Place { layer, column, part }| {
             let Update { b, r, .. } = layer.update?;
             let right = Right::new(Values::F32(b), Order::AcrossColumns, r);
-            let term = Term::part(&left, column..column + layer.out, right).at(self.low_rank());
+            let term = Term::part(&left, column..column + layer.out, right);
             Some(Job::float(part..part + r, vec![term], Write::Set))
         });
         products(&mut dh, rank, &jobs.collect::<Vec<_>>(), Threads::All);
@@ -218,7 +218,7 @@ impl Linears<'_> {
                 }
                 if let (Some(Update { a, r, .. }), Some(dh)) = (layer.update, &packed_dh) {
                     let right = Right::new(Values::F32(a), Order::AcrossColumns, input);
-                    job.terms.push(Term::part(dh, part..part + r, right).at(self.low_rank()));
+                    job.terms.push(Term::part(dh, part..part + r, right));
                 }
             }
             products(dx, input, &[job], Threads::All);
@@ -236,14 +236,14 @@ impl Linears<'_> {
         // SAFETY: the product sets every row.
         let mut da = unsafe { fresh(rank * input) };
         let left = self.low_rank_left(LeftSource::transposed(dh, rank), rank, n);
-        let term = Term::new(&left, Right::new(Values::F32(x), Order::AcrossColumns, input)).at(self.low_rank());
+        let term = Term::new(&left, Right::new(Values::F32(x), Order::AcrossColumns, input));
         products(&mut da, input, &[Job::float(0..input, vec![term], Write::Set)], Threads::All);
         let gradients = self.places().map(|Place { layer, column, part }| {
             let Update { r, .. } = layer.update?;
             let own = da[part * input..(part + r) * input].to_vec();
             let left = self.low_rank_left(LeftSource::transposed(&parts[part..], rank), r, n);
             let right = Right::new(Values::F32(&dy[column..]), Order::AcrossColumns, width);
-            let term = Term::new(&left, right).at(self.low_rank());
+            let term = Term::new(&left, right);
             // SAFETY: the product sets every row.
             let mut db = unsafe { fresh(r * layer.out) };
             let job = Job::float(0..layer.out, vec![term], Write::Set);

@@ -67,9 +67,9 @@ impl<'a> Term<'a> {
         Self::part(left, 0..left.k, right)
     }
 
-    /// Over a stretch of the left side's `k`.
+    /// Over a stretch of the left side's `k`, in the precision that it was packed for.
     pub(crate) fn part(left: &'a Left, k: Range<usize>, right: Right<'a>) -> Self {
-        Self { left, k, right, precision: Precision::Single }
+        Self { left, k, right, precision: left.precision }
     }
 
     /// Planes of both sides.
